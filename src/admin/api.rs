@@ -1,0 +1,279 @@
+//! The API: paths to questions, and the answers. A foreign workflow and an unknown one are the same 404.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::diag::Code;
+use crate::journal::{self, Batch, Journal, Urgency};
+use crate::model::{AttemptReason, Owner, WorkflowId, WorkflowKey};
+use crate::proxy::operations::OperationError;
+use crate::proxy::sidecar::Sidecar;
+use crate::telemetry::metrics::Gauges;
+use crate::timeline;
+
+use super::answer::{json as answer_json, not_allowed, problem, text};
+use super::{Answer, Parts};
+
+/// Longest reason for closing that is recorded, in characters.
+const REASON_LEN_MAX: usize = 200;
+
+#[derive(Debug)]
+pub(super) struct Api {
+    sidecar: Arc<Sidecar>,
+    listen: Vec<SocketAddr>,
+}
+
+/// A path of the API.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    Attempts(&'a str),
+    Close(&'a str),
+    Health,
+    Metrics,
+    Ready,
+    Timeline(&'a str),
+    Version,
+    Workflow(&'a str),
+    Workflows,
+}
+
+impl<'a> Route<'a> {
+    fn parse(path: &'a str) -> Option<Self> {
+        match path {
+            "/healthz" => return Some(Self::Health),
+            "/metrics" => return Some(Self::Metrics),
+            "/readyz" => return Some(Self::Ready),
+            "/v1/version" => return Some(Self::Version),
+            "/v1/workflows" => return Some(Self::Workflows),
+            _ => {}
+        }
+        let below = path.strip_prefix("/v1/workflows/")?;
+        match below.split_once('/') {
+            None => Some(Self::Workflow(below)),
+            Some((id, "attempts")) => Some(Self::Attempts(id)),
+            Some((id, "close")) => Some(Self::Close(id)),
+            Some((id, "timeline")) => Some(Self::Timeline(id)),
+            Some(_) => None,
+        }
+    }
+
+    fn is_write(&self) -> bool {
+        matches!(self, Self::Attempts(_) | Self::Close(_))
+    }
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    draining: bool,
+    journal: JournalHealth,
+}
+
+#[derive(Serialize)]
+struct JournalHealth {
+    durability: &'static str,
+    /// The journal was poisoned by a failed write, or another owner has it.
+    poisoned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Closing {
+    reason: String,
+}
+
+impl Api {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { sidecar: parts.sidecar, listen: parts.listen }
+    }
+
+    pub(super) async fn answer(&self, method: &Method, path: &str, body: &[u8]) -> Answer {
+        let Some(route) = Route::parse(path) else { return not_found() };
+        match (route.is_write(), method) {
+            (true, &Method::POST) | (false, &Method::GET | &Method::HEAD) => {}
+            (true, _) => return not_allowed("POST"),
+            (false, _) => return not_allowed("GET, HEAD"),
+        }
+        match route {
+            Route::Attempts(id) => self.open_attempt(id).await,
+            Route::Close(id) => self.close(id, body).await,
+            Route::Health => text("text/plain; charset=utf-8", "ok\n"),
+            Route::Metrics => self.metrics(),
+            Route::Ready => self.ready_answer(),
+            Route::Timeline(id) => self.timeline(id).await,
+            Route::Version => answer_json(
+                StatusCode::OK,
+                &json!({
+                    "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "listen": self.listen,
+                }),
+            ),
+            Route::Workflow(id) => self.workflow(id).await,
+            Route::Workflows => self.workflows().await,
+        }
+    }
+
+    fn ready(&self) -> Ready {
+        let draining = self.sidecar.is_draining();
+        let journal = self.sidecar.journal();
+        let fault = fault(journal.as_ref());
+        Ready {
+            ready: !draining && fault.is_none(),
+            draining,
+            journal: JournalHealth {
+                durability: journal.durability().as_str(),
+                poisoned: fault.is_some(),
+                error: fault.map(|error| error.to_string()),
+            },
+        }
+    }
+
+    fn ready_answer(&self) -> Answer {
+        let ready = self.ready();
+        let status = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        answer_json(status, &ready)
+    }
+
+    fn metrics(&self) -> Answer {
+        let now = Gauges {
+            running: i64::try_from(self.sidecar.tasks().running()).unwrap_or(i64::MAX),
+            live_workflows: i64::try_from(self.sidecar.live_workflows()).unwrap_or(i64::MAX),
+            ready: self.ready().ready,
+        };
+        match self.sidecar.metrics().render(now) {
+            Ok(rendered) => text("text/plain; version=0.0.4; charset=utf-8", rendered),
+            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, None, &error.to_string()),
+        }
+    }
+
+    async fn workflows(&self) -> Answer {
+        match self.read(|journal| timeline::rows(journal, &Owner::local())).await {
+            Ok(Ok(rows)) => answer_json(StatusCode::OK, &json!({ "workflows": rows })),
+            Ok(Err(error)) => journal_problem(&error),
+            Err(answer) => answer,
+        }
+    }
+
+    async fn workflow(&self, id: &str) -> Answer {
+        let Some(key) = key(id) else { return not_found() };
+        match self.read(move |journal| timeline::row(journal, &key)).await {
+            Ok(Ok(Some(row))) => answer_json(StatusCode::OK, &row),
+            Ok(Ok(None)) => not_found(),
+            Ok(Err(error)) => journal_problem(&error),
+            Err(answer) => answer,
+        }
+    }
+
+    async fn timeline(&self, id: &str) -> Answer {
+        let Some(key) = key(id) else { return not_found() };
+        match self.read(move |journal| timeline::of(journal, &key)).await {
+            Ok(Ok(timeline)) => answer_json(StatusCode::OK, &timeline),
+            Ok(Err(timeline::Error::Unknown(_))) => not_found(),
+            Ok(Err(timeline::Error::Journal(error))) => journal_problem(&error),
+            Err(answer) => answer,
+        }
+    }
+
+    async fn open_attempt(&self, id: &str) -> Answer {
+        let workflow = match WorkflowId::parse(id) {
+            Ok(workflow) => workflow,
+            Err(why) => {
+                let why = format!("the workflow id is not valid: {why}");
+                return problem(StatusCode::BAD_REQUEST, Some(Code::BadWorkflowId), &why);
+            }
+        };
+        let key = WorkflowKey { owner: Owner::local(), workflow };
+        match self.sidecar.open_attempt(&key, AttemptReason::Explicit).await {
+            Ok(attempt) => {
+                let opened = json!({ "workflow": key.workflow.as_str(), "attempt": attempt.number() });
+                answer_json(StatusCode::CREATED, &opened)
+            }
+            Err(error) => refused(&error),
+        }
+    }
+
+    async fn close(&self, id: &str, body: &[u8]) -> Answer {
+        let Some(key) = key(id) else { return not_found() };
+        let reason = if body.is_empty() {
+            "admin API".to_owned()
+        } else {
+            match serde_json::from_slice::<Closing>(body) {
+                Ok(closing) => closing.reason.chars().take(REASON_LEN_MAX).collect(),
+                Err(error) => {
+                    let why = format!("the body is empty or {{\"reason\": \"...\"}}: {error}");
+                    return problem(StatusCode::BAD_REQUEST, None, &why);
+                }
+            }
+        };
+        match self.sidecar.close_workflow(&key, &reason).await {
+            Ok(_) => answer_json(
+                StatusCode::OK,
+                &json!({ "workflow": key.workflow.as_str(), "state": timeline::State::Closed }),
+            ),
+            Err(error) => refused(&error),
+        }
+    }
+
+    /// Reads the journal where blocking is allowed.
+    async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Journal) -> T + Send + 'static,
+    ) -> Result<T, Answer> {
+        let journal = Arc::clone(self.sidecar.journal());
+        tokio::task::spawn_blocking(move || question(journal.as_ref())).await.map_err(|error| {
+            tracing::error!(%error, "reading the journal met a defect");
+            problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                None,
+                "the sidecar met a defect of its own; see its log",
+            )
+        })
+    }
+}
+
+fn key(id: &str) -> Option<WorkflowKey> {
+    Some(WorkflowKey { owner: Owner::local(), workflow: WorkflowId::parse(id).ok()? })
+}
+
+/// What stops the journal from being written. A commit without records changes nothing and is refused
+/// like any other once the journal is poisoned or another owner has it.
+fn fault(journal: &dyn Journal) -> Option<journal::Error> {
+    let nobody = key("readiness")?;
+    journal.commit(&nobody, journal.epoch(), Batch::default(), Urgency::Ride).err()
+}
+
+fn not_found() -> Answer {
+    problem(StatusCode::NOT_FOUND, None, "there is nothing here")
+}
+
+fn journal_problem(error: &journal::Error) -> Answer {
+    let (status, code) = match error {
+        journal::Error::Damaged { .. } | journal::Error::Body { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Code::WorkflowDamaged)
+        }
+        journal::Error::Fenced { .. }
+        | journal::Error::OutOfOrder(_)
+        | journal::Error::Poisoned { .. }
+        | journal::Error::Read { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::JournalUnavailable),
+    };
+    problem(status, Some(code), &error.to_string())
+}
+
+fn refused(error: &OperationError) -> Answer {
+    let (status, code) = match error {
+        OperationError::Closed => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::WorkflowClosed)),
+        OperationError::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::WorkflowDamaged)),
+        OperationError::Draining => (StatusCode::SERVICE_UNAVAILABLE, Some(Code::ShuttingDown)),
+        OperationError::InDoubt(_) => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::InDoubt)),
+        OperationError::Journal(error) => return journal_problem(error),
+        // Only a matter of time: nothing here has a page of its own.
+        OperationError::Running { .. } => (StatusCode::CONFLICT, None),
+        OperationError::Unknown => return not_found(),
+    };
+    problem(status, code, &error.to_string())
+}

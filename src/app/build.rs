@@ -1,0 +1,137 @@
+//! Settings to parts.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::config::{self, Settings, UsageMode};
+use crate::journal::Journal;
+use crate::journal::embedded::{Embedded, IndexReport, OpenReport, Options};
+use crate::model::UpstreamName;
+use crate::proxy::listener;
+use crate::proxy::sidecar::{JournalUnavailable, Limits, Sidecar, Snapshot, Upstream};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream;
+
+use super::clock::SystemClock;
+use super::error::StartError;
+
+pub(super) fn journal(
+    settings: &Settings,
+    clock: Arc<SystemClock>,
+    admin: SocketAddr,
+) -> Result<Arc<Embedded>, StartError> {
+    let mut options = Options::new(settings.journal.path.clone(), clock);
+    options.segment_bytes = u64::from(settings.journal.segment_mib) << 20;
+    options.admin = Some(format!("http://{admin}"));
+    let (journal, report) = Embedded::open(options).map_err(StartError::Journal)?;
+    tell(&report);
+    tracing::info!(
+        journal = %settings.journal.path.display(), durability = journal.durability().as_str(),
+        epoch = journal.epoch().0, "journal open"
+    );
+    Ok(Arc::new(journal))
+}
+
+/// Says what was found that an operator should know.
+fn tell(report: &OpenReport) {
+    for torn in &report.torn {
+        tracing::warn!(
+            file = torn.file, offset = torn.offset, bytes = torn.len, kept = %torn.kept.display(),
+            "the journal ended in an unfinished batch, which nobody was told is written; it was set aside"
+        );
+    }
+    for damage in &report.damage {
+        let workflows: Vec<String> = damage.workflows.iter().map(ToString::to_string).collect();
+        tracing::error!(
+            file = damage.file,
+            offset = damage.offset,
+            bytes = damage.len,
+            what = damage.what,
+            workflows = workflows.join(", "),
+            "the journal is damaged; these workflows are closed for effects"
+        );
+    }
+    if let IndexReport::Rebuilt { why } = &report.index {
+        tracing::info!(why, "the journal's index is being made again");
+    }
+}
+
+pub(super) fn sidecar(
+    settings: &Settings,
+    journal: Arc<Embedded>,
+    clock: Arc<SystemClock>,
+) -> Result<Arc<Sidecar>, StartError> {
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), journal.durability().as_str())?;
+    let snapshot = Snapshot {
+        upstreams: upstreams(settings)?,
+        limits: Limits {
+            body_bytes_max: settings.limits.body_bytes_max,
+            body_idle: settings.limits.body_idle_timeout,
+            recorded_bytes_max: settings.limits.recorded_bytes_max,
+        },
+        default_workflow: settings.default_workflow.clone(),
+        journal_unavailable: match settings.journal.unavailable {
+            config::JournalUnavailable::Fail => JournalUnavailable::Fail,
+            config::JournalUnavailable::Passthrough => JournalUnavailable::Passthrough,
+        },
+    };
+    Ok(Sidecar::new(snapshot, journal, clock, Arc::new(metrics), fill_random))
+}
+
+fn upstreams(settings: &Settings) -> Result<HashMap<UpstreamName, Arc<Upstream>>, StartError> {
+    // Upstreams that connect alike share one client: root certificates take time and memory to load.
+    let mut clients: Vec<(upstream::Config, upstream::Client)> = Vec::new();
+    settings
+        .upstreams
+        .values()
+        .map(|settings| {
+            let config = upstream::Config {
+                connect_timeout: settings.connect_timeout,
+                ca_file: settings.ca_file.clone(),
+            };
+            let known = clients.iter().find(|(built, _)| *built == config).map(|(_, client)| client.clone());
+            let client = match known {
+                Some(client) => client,
+                None => {
+                    let client = upstream::Client::new(&config)
+                        .map_err(|source| StartError::Upstream { name: settings.name.clone(), source })?;
+                    clients.push((config, client.clone()));
+                    client
+                }
+            };
+            Ok((settings.name.clone(), Arc::new(upstream_of(settings, client))))
+        })
+        .collect()
+}
+
+fn upstream_of(settings: &config::Upstream, client: upstream::Client) -> Upstream {
+    Upstream {
+        name: settings.name.clone(),
+        dialect: settings.dialect,
+        scheme: settings.url.scheme.clone(),
+        authority: settings.url.authority.clone(),
+        base_path: settings.url.base_path.clone(),
+        client,
+        idle: settings.idle_timeout,
+        drain: settings.drain,
+        observe_only: AtomicBool::new(settings.usage == UsageMode::Observe),
+    }
+}
+
+pub(super) fn listener_limits(settings: &Settings) -> listener::Limits {
+    listener::Limits {
+        connections_max: settings.limits.connections_max,
+        header_bytes_max: settings.limits.header_bytes_max,
+        header_timeout: settings.limits.header_timeout,
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a machine without randomness can keep no promise; starting fails first"
+)]
+fn fill_random(bytes: &mut [u8]) {
+    aws_lc_rs::rand::fill(bytes).expect("the system's random numbers are available");
+}

@@ -1,0 +1,142 @@
+//! Wiring: settings to parts to a running sidecar, and back down again. No decision about a call is
+//! taken here.
+
+mod build;
+mod clock;
+mod error;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::admin;
+use crate::config::Settings;
+use crate::journal::embedded::Embedded;
+use crate::proxy::listener::Listener;
+use crate::proxy::sidecar::Sidecar;
+
+pub use clock::SystemClock;
+pub use error::{StartError, StopError};
+
+/// How long open connections may take to finish their answers once no step is running any more.
+const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
+
+/// A sidecar that accepts calls.
+#[derive(Debug)]
+pub struct Running {
+    sidecar: Arc<Sidecar>,
+    listen: Vec<SocketAddr>,
+    admin: SocketAddr,
+    accepting: Vec<JoinHandle<()>>,
+    connections: Arc<GracefulShutdown>,
+    shutdown: Duration,
+}
+
+/// Opens the journal, binds every listener and begins to accept.
+///
+/// # Errors
+/// [`StartError`] says which part could not be had, and what to do.
+pub async fn start(settings: Settings) -> Result<Running, StartError> {
+    // Addresses first: two sidecars on one port are the commoner mistake, and the journal stays untouched.
+    let sockets = bind(&settings.listen).await?;
+    let admin_socket = bind_one(settings.admin).await?;
+    let admin = local(&admin_socket, settings.admin)?;
+    let clock: Arc<SystemClock> = Arc::new(SystemClock);
+    let journal = build::journal(&settings, Arc::clone(&clock), admin)?;
+    let sidecar = build::sidecar(&settings, journal, clock)?;
+    let connections = Arc::new(GracefulShutdown::new());
+    let places = Arc::new(Semaphore::new(settings.limits.connections_max));
+    let mut listen = Vec::new();
+    let mut accepting = Vec::new();
+    for (socket, wanted) in sockets {
+        listen.push(local(&socket, wanted)?);
+        let listener = Listener::new(
+            socket,
+            Arc::clone(&sidecar),
+            build::listener_limits(&settings),
+            Arc::clone(&places),
+        )
+        .map_err(|source| StartError::Bind { address: wanted, source })?;
+        accepting.push(background(listener.accept(Arc::clone(&connections))));
+    }
+    let parts = admin::Parts { sidecar: Arc::clone(&sidecar), listen: listen.clone() };
+    accepting.push(background(admin::serve(admin_socket, parts)));
+    Ok(Running { sidecar, listen, admin, accepting, connections, shutdown: settings.shutdown })
+}
+
+impl Running {
+    /// Where agents connect, with the ports the system gave.
+    pub fn listen(&self) -> &[SocketAddr] {
+        &self.listen
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    pub fn sidecar(&self) -> &Arc<Sidecar> {
+        &self.sidecar
+    }
+
+    /// Stops as durability.md section 7 says: no new steps, running ones get their time, what is left is
+    /// recorded as broken off, the journal is flushed and marked clean.
+    ///
+    /// # Errors
+    /// [`StopError`] when the journal could not be flushed.
+    pub async fn stop(self) -> Result<(), StopError> {
+        self.sidecar.drain();
+        let tasks = self.sidecar.tasks();
+        if tokio::time::timeout(self.shutdown, tasks.idle()).await.is_err() {
+            tracing::warn!(running = tasks.running(), "time is up: running steps are broken off");
+            tasks.end();
+            tasks.idle().await;
+        }
+        for accepting in &self.accepting {
+            accepting.abort();
+        }
+        // Whoever still accepts holds the other end of this; they are gone once aborted.
+        for accepting in self.accepting {
+            _ = accepting.await;
+        }
+        if let Some(connections) = Arc::into_inner(self.connections) {
+            _ = tokio::time::timeout(CONNECTIONS_GRACE, connections.shutdown()).await;
+        }
+        let journal = Arc::clone(self.sidecar.journal());
+        let closed = tokio::task::spawn_blocking(move || journal.close()).await;
+        closed.map_err(|error| StopError::Panicked(error.to_string()))?.map_err(StopError::Journal)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "listeners live as long as the process and are ended by stop")]
+fn background(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(work)
+}
+
+async fn bind(addresses: &[SocketAddr]) -> Result<Vec<(TcpListener, SocketAddr)>, StartError> {
+    let mut sockets = Vec::new();
+    for address in addresses {
+        sockets.push((bind_one(*address).await?, *address));
+    }
+    Ok(sockets)
+}
+
+async fn bind_one(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })
+}
+
+fn local(socket: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    socket.local_addr().map_err(|source| StartError::Bind { address, source })
+}
+
+/// Opens the embedded journal of these settings, as [`start`] does, without serving anything.
+///
+/// # Errors
+/// As [`start`].
+pub fn open_journal(settings: &Settings, admin: SocketAddr) -> Result<Arc<Embedded>, StartError> {
+    build::journal(settings, Arc::new(SystemClock), admin)
+}

@@ -1,0 +1,94 @@
+//! Where a command finds the workflows: it asks the process that has the journal, or reads the journal
+//! itself when nobody has it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::app::{self, SystemClock};
+use crate::config::{self, ProcessEnv, Settings};
+use crate::diag::Code;
+use crate::journal::Journal;
+use crate::journal::embedded::{Embedded, Options};
+use crate::journal::lease::Lock;
+use crate::model::{Owner, WorkflowId, WorkflowKey};
+
+use super::admin::Admin;
+use super::failure::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub(super) struct Place {
+    /// The sidecar's config, which says where the journal is [default: what OUTRIGGER_CONFIG names, else the
+    /// built-in config]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The journal's directory
+    #[arg(long, value_name = "DIR")]
+    journal: Option<PathBuf>,
+    /// The admin address of a running sidecar
+    #[arg(long, value_name = "URL")]
+    admin: Option<Admin>,
+}
+
+/// Who can tell.
+#[derive(Debug)]
+pub(super) enum Source {
+    Asked(Admin),
+    /// Nobody has the journal that these settings name.
+    Nobody(Box<Settings>),
+}
+
+impl Place {
+    pub(super) fn find(&self) -> Result<Source, Failure> {
+        if let Some(admin) = &self.admin {
+            return Ok(Source::Asked(admin.clone()));
+        }
+        let mut settings = match &self.journal {
+            Some(_) => config::load_text("the built-in config", "", &ProcessEnv)?,
+            None => config::load(self.config.as_deref(), &ProcessEnv)?,
+        };
+        if let Some(path) = &self.journal {
+            settings.journal.path.clone_from(path);
+        }
+        let path = &settings.journal.path;
+        let holder = Lock::read(path).map_err(|error| {
+            Failure::new(format!("cannot read the journal's lock in {}: {error}", path.display()))
+        })?;
+        let Some(holder) = holder else { return Ok(Source::Nobody(Box::new(settings))) };
+        match holder.admin.as_deref().map(str::parse::<Admin>) {
+            Some(Ok(admin)) => Ok(Source::Asked(admin)),
+            Some(Err(_)) | None => Err(Failure::new(format!(
+                "process {} has the journal in {} and does not say where it can be asked",
+                holder.pid,
+                path.display()
+            ))
+            .code(Code::JournalLocked)
+            .help("it may be just starting; try again in a moment")),
+        }
+    }
+}
+
+/// The workflow that an argument names.
+pub(super) fn key(workflow: &str) -> Result<WorkflowKey, Failure> {
+    let workflow = WorkflowId::parse(workflow)
+        .map_err(|why| Failure::usage(Code::BadWorkflowId, format!("the workflow id is not valid: {why}")))?;
+    Ok(WorkflowKey { owner: Owner::local(), workflow })
+}
+
+/// Opens a journal that nobody has, for reading. Changes no file.
+pub(super) fn read(settings: &Settings) -> Result<Arc<dyn Journal>, Failure> {
+    let path = &settings.journal.path;
+    if !path.exists() {
+        return Err(Failure::new(format!("there is no journal at {}", path.display()))
+            .help("name it with `--journal DIR`, or the running sidecar with `--admin URL`")
+            .exit_with(Exit::Workflow));
+    }
+    let (journal, _) = Embedded::open_read_only(Options::new(path.clone(), Arc::new(SystemClock)))
+        .map_err(|error| Failure::from(app::StartError::Journal(error)))?;
+    Ok(Arc::new(journal))
+}
+
+/// Opens a journal that nobody has, for writing.
+pub(super) fn write(settings: &Settings) -> Result<Arc<Embedded>, Failure> {
+    Ok(app::open_journal(settings, settings.admin)?)
+}

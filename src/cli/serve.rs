@@ -1,0 +1,67 @@
+//! `outrigger serve`: the sidecar, until a signal ends it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::app;
+use crate::config::{self, ProcessEnv};
+use crate::diag::Code;
+
+use super::failure::Failure;
+use super::signals::Signals;
+use super::{log, out};
+
+/// Run the sidecar until SIGTERM or SIGINT
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "When it is ready, one line of JSON on standard output says where it listens. A second \
+                        signal ends it at once; what was acknowledged is in the journal all the same."
+)]
+pub(super) struct Args {
+    /// The config file [default: what OUTRIGGER_CONFIG names, else the built-in config]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen for agents here and nowhere else; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let mut settings = config::load(args.config.as_deref(), &ProcessEnv)?;
+    if let Some(listen) = args.listen {
+        if !listen.ip().to_canonical().is_loopback() && !settings.listen.contains(&listen) {
+            return Err(Failure::usage(
+                Code::ExposedListener,
+                format!("other machines can reach {listen}, and whoever reaches it can use every upstream"),
+            )
+            .help("write the address into the config with `expose: true`, or listen on 127.0.0.1"));
+        }
+        settings.listen = vec![listen];
+    }
+    log::start(settings.log, log::Stderr::Ours);
+    let mut signals =
+        Signals::new().map_err(|error| Failure::new(format!("signals cannot be handled: {error}")))?;
+    let running = app::start(settings).await?;
+    let ready = json!({
+        "ready": true,
+        "pid": std::process::id(),
+        "listen": running.listen(),
+        "admin": format!("http://{}", running.admin()),
+    });
+    out::line(&ready.to_string());
+    let asked = signals.next().await;
+    tracing::info!(signal = asked.number(), "stopping");
+    tokio::select! {
+        stopped = running.stop() => {
+            stopped?;
+            Ok(ExitCode::SUCCESS)
+        }
+        again = signals.next() => {
+            tracing::warn!("a second signal: ending at once");
+            Ok(again.exit_code().into())
+        }
+    }
+}

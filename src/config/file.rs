@@ -1,0 +1,207 @@
+//! The config file as it is written: its keys, their types, and what each means. The text of the comments
+//! is the text of the JSON Schema. Decides nothing: whether a value can be used is said in `resolve`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::bounds;
+use super::de::{Field, Key};
+
+/// Outrigger: a sidecar that journals an agent's LLM, MCP and HTTP tool calls and replays the recorded
+/// answers after a crash. Every key is optional but an upstream's `dialect` and `url`. In any value
+/// `${NAME}` stands for an environment variable, `${NAME:-text}` gives it a default, `$${` is `${` itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "Outrigger config")]
+pub(super) struct File {
+    /// Where agents connect. Default: one listener at 127.0.0.1:4747.
+    #[schemars(length(min = 1))]
+    pub(super) listen: Field<Vec<Field<Listen>>>,
+    /// Where people, probes and the command line connect: /healthz, /readyz, /metrics and the workflows.
+    /// Default: 127.0.0.1:4748.
+    pub(super) admin: Field<Listen>,
+    /// The record of every workflow, on disk.
+    pub(super) journal: Field<Journal>,
+    /// What agents call, by name. A request to /NAME/rest goes to the URL of NAME with /rest behind it.
+    /// Names are lower-case letters, digits and `-`, at most 32, and neither `w` nor `a`. Default: openai,
+    /// anthropic and gemini at their public addresses.
+    #[schemars(extend("minProperties" = 1, "propertyNames" = { "pattern": "^[a-z][a-z0-9-]{0,31}$", "not": { "enum": ["w", "a"] } }))]
+    pub(super) upstreams: Field<BTreeMap<Key, Field<Upstream>>>,
+    /// How much agents may send, and how long they may take.
+    pub(super) limits: Field<Limits>,
+    /// The workflow of calls that name none. Without it such calls pass through and are not journaled. The
+    /// environment variable OUTRIGGER_WORKFLOW takes precedence.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$"))]
+    pub(super) default_workflow: Field<String>,
+    /// How many seconds running steps may go on after SIGTERM.
+    #[schemars(range(min = bounds::SHUTDOWN_S.min, max = bounds::SHUTDOWN_S.max))]
+    #[schemars(extend("default" = bounds::SHUTDOWN_S.default))]
+    pub(super) shutdown_s: Field<u64>,
+    /// What the sidecar tells of itself on stderr.
+    pub(super) log: Field<Log>,
+}
+
+/// One address to listen at.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["address"]))]
+pub(super) struct Listen {
+    /// IP address and port, such as `127.0.0.1:4747` or `[::1]:4747`. Port 0 means any free port.
+    pub(super) address: Field<String>,
+    /// Must be true for an address that other machines can reach. Whoever reaches a listener can call every
+    /// upstream with the agent's keys, and read and continue every workflow: there is no other check.
+    #[schemars(extend("default" = false))]
+    pub(super) expose: Field<bool>,
+}
+
+/// The record of every workflow, on disk.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Journal {
+    /// Directory of the journal, on a local file system. A relative path is relative to the working
+    /// directory of the process, not to this file.
+    #[schemars(extend("default" = "./outrigger-data"))]
+    pub(super) path: Field<String>,
+    /// Size in MiB of one file of the log.
+    #[schemars(range(min = bounds::SEGMENT_MIB.min, max = bounds::SEGMENT_MIB.max))]
+    #[schemars(extend("default" = bounds::SEGMENT_MIB.default))]
+    pub(super) segment_mib: Field<u64>,
+    /// LLM calls and reads while the journal cannot be written: `fail` refuses them (503), `passthrough`
+    /// lets them through unrecorded. Effects are refused in either case.
+    #[schemars(extend("default" = "fail"))]
+    pub(super) unavailable: Field<Unavailable>,
+}
+
+/// LLM calls and reads while the journal cannot be written.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Unavailable {
+    Fail,
+    Passthrough,
+}
+
+/// Something that agents call.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["dialect", "url"]))]
+pub(super) struct Upstream {
+    /// The protocol it speaks: `anthropic`, `gemini` and `openai` are the LLM APIs of that form, `mcp` is the
+    /// Model Context Protocol over HTTP, `http` is any other HTTP API.
+    pub(super) dialect: Field<Dialect>,
+    /// Where it is: http or https, host, port, and a path if all its paths begin with one. No query, user or
+    /// fragment; for `openai` and `anthropic` no /v1 at its end, which is part of what agents send.
+    pub(super) url: Field<String>,
+    /// Variables that `outrigger run` sets for the agent, each with the path behind this upstream's base URL
+    /// (such as /mcp, or / for none).
+    #[schemars(extend("propertyNames" = { "pattern": "^[A-Z_][A-Z0-9_]*$" }))]
+    pub(super) env: Field<BTreeMap<Key, Field<String>>>,
+    /// PEM file with further root certificates for this upstream, beside the machine's and the bundled ones.
+    pub(super) ca_file: Field<String>,
+    /// Token usage of OpenAI streams: `ask` asks for it and hides it again from an agent that did not,
+    /// `observe` changes no request.
+    #[schemars(extend("default" = "ask"))]
+    pub(super) usage: Field<Usage>,
+    /// Seconds that a connection may take, TLS included.
+    #[schemars(range(min = bounds::CONNECT_TIMEOUT_S.min, max = bounds::CONNECT_TIMEOUT_S.max))]
+    #[schemars(extend("default" = bounds::CONNECT_TIMEOUT_S.default))]
+    pub(super) connect_timeout_s: Field<u64>,
+    /// Seconds that the upstream may be silent, before its answer and between the answer's bytes.
+    #[schemars(range(min = bounds::UPSTREAM_IDLE_TIMEOUT_S.min, max = bounds::UPSTREAM_IDLE_TIMEOUT_S.max))]
+    #[schemars(extend("default" = bounds::UPSTREAM_IDLE_TIMEOUT_S.default))]
+    pub(super) idle_timeout_s: Field<u64>,
+    /// Seconds for which an answer is read on after the agent left, so that its restart finds it recorded.
+    #[schemars(range(min = bounds::DRAIN_S.min, max = bounds::DRAIN_S.max))]
+    #[schemars(extend("default" = bounds::DRAIN_S.default))]
+    pub(super) drain_s: Field<u64>,
+}
+
+/// The protocol that an upstream speaks.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Dialect {
+    Anthropic,
+    Gemini,
+    Http,
+    Mcp,
+    Openai,
+}
+
+/// Token usage of OpenAI streams.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Usage {
+    Ask,
+    Observe,
+}
+
+/// How much agents may send, and how long they may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    /// Largest request body in MiB, as sent and as decoded; a larger one is answered with 413.
+    #[schemars(range(min = bounds::BODY_MIB_MAX.min, max = bounds::BODY_MIB_MAX.max))]
+    #[schemars(extend("default" = bounds::BODY_MIB_MAX.default))]
+    pub(super) body_mib_max: Field<u64>,
+    /// Seconds for which a request body may stop coming.
+    #[schemars(range(min = bounds::BODY_IDLE_TIMEOUT_S.min, max = bounds::BODY_IDLE_TIMEOUT_S.max))]
+    #[schemars(extend("default" = bounds::BODY_IDLE_TIMEOUT_S.default))]
+    pub(super) body_idle_timeout_s: Field<u64>,
+    /// Largest request head in KiB.
+    #[schemars(range(min = bounds::HEADER_KIB_MAX.min, max = bounds::HEADER_KIB_MAX.max))]
+    #[schemars(extend("default" = bounds::HEADER_KIB_MAX.default))]
+    pub(super) header_kib_max: Field<u64>,
+    /// Seconds that a request head may take.
+    #[schemars(range(min = bounds::HEADER_TIMEOUT_S.min, max = bounds::HEADER_TIMEOUT_S.max))]
+    #[schemars(extend("default" = bounds::HEADER_TIMEOUT_S.default))]
+    pub(super) header_timeout_s: Field<u64>,
+    /// Connections of agents open at once; further ones wait.
+    #[schemars(range(min = bounds::CONNECTIONS_MAX.min, max = bounds::CONNECTIONS_MAX.max))]
+    #[schemars(extend("default" = bounds::CONNECTIONS_MAX.default))]
+    pub(super) connections_max: Field<u64>,
+    /// Seconds for which an agent's connection may stay open without a request.
+    #[schemars(range(min = bounds::IDLE_TIMEOUT_S.min, max = bounds::IDLE_TIMEOUT_S.max))]
+    #[schemars(extend("default" = bounds::IDLE_TIMEOUT_S.default))]
+    pub(super) idle_timeout_s: Field<u64>,
+    /// Largest answer in MiB that is recorded. A longer one reaches the agent whole, but cannot be replayed.
+    #[schemars(range(min = bounds::RECORDED_MIB_MAX.min, max = bounds::RECORDED_MIB_MAX.max))]
+    #[schemars(extend("default" = bounds::RECORDED_MIB_MAX.default))]
+    pub(super) recorded_mib_max: Field<u64>,
+}
+
+/// What the sidecar tells of itself on stderr.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    /// The least serious kind of line that is written.
+    #[schemars(extend("default" = "info"))]
+    pub(super) level: Field<Level>,
+    /// `text` for people, `json` for machines: one object per line.
+    #[schemars(extend("default" = "text"))]
+    pub(super) format: Field<Format>,
+}
+
+/// How serious a line of the log is.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Level {
+    Debug,
+    Error,
+    Info,
+    Trace,
+    Warn,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Format {
+    Json,
+    Text,
+}

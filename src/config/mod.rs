@@ -1,0 +1,30 @@
+//! The config file: read, expanded, checked as a whole, and turned into [`Settings`] that hold only valid
+//! values. The only module that reads the environment ([`ProcessEnv`]). Opens no socket and no journal,
+//! and knows nothing of the parts that are built from it.
+
+mod bounds;
+mod child_env;
+mod de;
+mod expand;
+mod file;
+mod listen;
+mod load;
+mod report;
+mod resolve;
+mod schema;
+mod settings;
+mod tree;
+mod url;
+
+pub use child_env::{BadEnvArgument, EnvBinding, env_bindings, env_for_children, parse_env_argument};
+pub use listen::parse_listen_argument;
+pub use load::{Env, ProcessEnv, load, load_text};
+pub use report::{Problem, Report};
+pub use schema::{schema, schema_text};
+pub use settings::{
+    EnvName, Journal, JournalUnavailable, Limits, Log, LogFormat, LogLevel, Settings, Upstream, UpstreamUrl,
+    UsageMode,
+};
+
+#[cfg(test)]
+mod tests;

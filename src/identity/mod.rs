@@ -1,0 +1,3 @@
+//! Who is at the other end of a connection. So far: which process; proofs of a principal come later.
+
+pub mod peer;

@@ -1,0 +1,347 @@
+//! Bodies as the log stores them: whole or as a recipe of parts, compressed where that helps, and put
+//! together again with their BLAKE3 verified. Knows nothing of files.
+//!
+//! A stored body is its length (8 bytes), its form (1 byte) and the data. A recipe's data is the number of
+//! parts, then for each part the length of the literal bytes before it and its hash, then the length of
+//! the literal bytes after the last one, then all literal bytes. Numbers are little-endian, lengths inside
+//! a recipe have 4 bytes.
+
+use std::fmt;
+use std::io;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use zstd::bulk::{Compressor, Decompressor};
+
+use crate::model::BodyHash;
+
+use super::{Body, Error};
+
+/// Parts shorter than this stay literal: a reference costs 36 bytes and a frame of its own.
+const PART_LEN_MIN: usize = 64;
+
+/// Less than this is stored as it is.
+const COMPRESS_LEN_MIN: usize = 128;
+
+/// Longest body that is read back, in bytes: a guard against lengths that make no sense.
+const LEN_MAX: u64 = 1 << 30;
+
+/// A recipe's parts are shorter than it, so depth is bounded anyway; this bounds the stack.
+const DEPTH_MAX: usize = 8;
+
+/// Compressors kept for the next body. More are made when more are at work at once.
+const COMPRESSORS_MAX: usize = 2;
+
+/// The level at which compression costs less than writing what it saves.
+const LEVEL: i32 = 1;
+
+const WHOLE: u8 = 0;
+const RECIPE: u8 = 2;
+const COMPRESSED: u8 = 1;
+
+/// Hands `bytes` on when they are what `hash` names.
+///
+/// # Errors
+/// [`Error::Body`].
+pub(super) fn verified(hash: &BodyHash, bytes: Bytes) -> Result<Bytes, Error> {
+    if blake3::hash(&bytes).as_bytes() == &hash.0 {
+        return Ok(bytes);
+    }
+    Err(damaged(hash))
+}
+
+/// Checks that the parts of `body` lie in it, ascending and disjoint.
+///
+/// # Errors
+/// [`Error::OutOfOrder`]: the caller cut the body wrongly.
+pub(super) fn parts_in_order(body: &Body) -> Result<(), Error> {
+    let mut end = 0;
+    for part in &body.parts {
+        if part.start < end || part.end < part.start || part.end > body.bytes.len() {
+            return Err(Error::OutOfOrder(format!(
+                "part {}..{} of a body of {} bytes begins before {end} or ends outside",
+                part.start,
+                part.end,
+                body.bytes.len()
+            )));
+        }
+        end = part.end;
+    }
+    Ok(())
+}
+
+fn damaged(hash: &BodyHash) -> Error {
+    Error::Body { hash: *hash, what: "damaged: its bytes do not have its hash" }
+}
+
+/// A body or a part, ready to be put into the log.
+#[derive(Debug)]
+pub(super) struct Packed {
+    pub(super) hash: BodyHash,
+    pub(super) stored: Vec<u8>,
+}
+
+/// Turns bodies into what the log stores.
+#[derive(Default)]
+pub(super) struct Packer {
+    idle: Mutex<Vec<Compressor<'static>>>,
+}
+
+impl fmt::Debug for Packer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Packer")
+    }
+}
+
+impl Packer {
+    /// What has to be stored so that `body` can be read: itself and its parts, without what `is_stored`
+    /// already. Parts come before what is made of them.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] when its parts are not ascending and disjoint.
+    pub(super) fn pack(
+        &self,
+        body: &Body,
+        is_stored: &mut dyn FnMut(&BodyHash) -> bool,
+    ) -> Result<Vec<Packed>, Error> {
+        parts_in_order(body)?;
+        let mut packed = Vec::new();
+        if is_stored(&body.hash) {
+            return Ok(packed);
+        }
+        let worth = |len: usize| len >= PART_LEN_MIN && len < body.bytes.len();
+        let mut parts = body.parts.iter().filter(|part| worth(part.len())).peekable();
+        if parts.peek().is_none() {
+            packed.push(self.one(body.hash, WHOLE, body.bytes.len(), &body.bytes));
+            return Ok(packed);
+        }
+        let (mut listed, mut literal) = (Vec::new(), Vec::new());
+        let (mut count, mut end) = (0u32, 0);
+        for part in parts {
+            let bytes = body.bytes.get(part.clone()).unwrap_or_default();
+            let hash = BodyHash(*blake3::hash(bytes).as_bytes());
+            if !is_stored(&hash) {
+                packed.push(self.one(hash, WHOLE, bytes.len(), bytes));
+            }
+            let between = body.bytes.get(end..part.start).unwrap_or_default();
+            put_len(&mut listed, between.len());
+            listed.extend_from_slice(&hash.0);
+            literal.extend_from_slice(between);
+            count += 1;
+            end = part.end;
+        }
+        let rest = body.bytes.get(end..).unwrap_or_default();
+        put_len(&mut listed, rest.len());
+        literal.extend_from_slice(rest);
+        let recipe = [&count.to_le_bytes()[..], &listed, &literal].concat();
+        packed.push(self.one(body.hash, RECIPE, body.bytes.len(), &recipe));
+        Ok(packed)
+    }
+
+    fn one(&self, hash: BodyHash, form: u8, len: usize, bytes: &[u8]) -> Packed {
+        let compressed = self.compressed(bytes);
+        let form = form | if compressed.is_some() { COMPRESSED } else { 0 };
+        let data = compressed.as_deref().unwrap_or(bytes);
+        let mut stored = Vec::with_capacity(9 + data.len());
+        stored.extend_from_slice(&(len as u64).to_le_bytes());
+        stored.push(form);
+        stored.extend_from_slice(data);
+        Packed { hash, stored }
+    }
+
+    /// `None` when it would not be shorter by at least an eighth.
+    fn compressed(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if bytes.len() < COMPRESS_LEN_MIN {
+            return None;
+        }
+        let idle = self.idle.lock().pop();
+        let mut compressor = match idle {
+            Some(compressor) => compressor,
+            None => Compressor::new(LEVEL).ok()?,
+        };
+        let compressed = compressor.compress(bytes).ok();
+        let mut idle = self.idle.lock();
+        if idle.len() < COMPRESSORS_MAX {
+            idle.push(compressor);
+        }
+        compressed.filter(|compressed| compressed.len() < bytes.len() - bytes.len() / 8)
+    }
+}
+
+fn put_len(out: &mut Vec<u8>, len: usize) {
+    // A body of 4 GiB is refused long before it gets here.
+    out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+/// The body `hash` out of what the log stores under it; `fetch` finds what is stored under a part's hash.
+///
+/// # Errors
+/// [`Error::Body`] when it is not what it was, and whatever `fetch` reports.
+pub(super) fn unpack(
+    hash: &BodyHash,
+    stored: &[u8],
+    fetch: &dyn Fn(&BodyHash) -> Result<Vec<u8>, Error>,
+) -> Result<Bytes, Error> {
+    let mut bytes = Vec::new();
+    append(hash, stored, fetch, &mut bytes, 0)?;
+    verified(hash, Bytes::from(bytes))
+}
+
+fn append(
+    hash: &BodyHash,
+    stored: &[u8],
+    fetch: &dyn Fn(&BodyHash) -> Result<Vec<u8>, Error>,
+    out: &mut Vec<u8>,
+    depth: usize,
+) -> Result<(), Error> {
+    let broken = || damaged(hash);
+    let (len, rest) = stored.split_first_chunk().ok_or_else(broken)?;
+    let (form, data) = rest.split_first().ok_or_else(broken)?;
+    let len = u64::from_le_bytes(*len);
+    if len > LEN_MAX || depth > DEPTH_MAX || form & !(COMPRESSED | RECIPE) != 0 {
+        return Err(broken());
+    }
+    let len = usize::try_from(len).map_err(|_| broken())?;
+    let decompressed;
+    let data = if form & COMPRESSED == 0 {
+        data
+    } else {
+        // A recipe can be longer than its body: 36 bytes for every part.
+        decompressed = decompress(data, len + len / PART_LEN_MIN * 36 + 64).map_err(|_| broken())?;
+        &decompressed
+    };
+    if form & RECIPE == 0 {
+        out.extend_from_slice(data);
+        return Ok(());
+    }
+    let (count, mut listed) = data.split_first_chunk().ok_or_else(broken)?;
+    let count = u32::from_le_bytes(*count) as usize;
+    let mut literal = listed.get(count.saturating_mul(36).saturating_add(4)..).ok_or_else(broken)?;
+    for _ in 0..count {
+        let (between, rest) = listed.split_first_chunk().ok_or_else(broken)?;
+        let (part, rest) = rest.split_first_chunk().ok_or_else(broken)?;
+        let (now, later) =
+            literal.split_at_checked(u32::from_le_bytes(*between) as usize).ok_or_else(broken)?;
+        out.extend_from_slice(now);
+        let part = BodyHash(*part);
+        append(&part, &fetch(&part)?, fetch, out, depth + 1)?;
+        (listed, literal) = (rest, later);
+    }
+    out.extend_from_slice(literal);
+    Ok(())
+}
+
+fn decompress(data: &[u8], len_max: usize) -> io::Result<Vec<u8>> {
+    Decompressor::new()?.decompress(data, len_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Stores bodies in a map and reads them back.
+    #[derive(Default)]
+    struct Shelf(HashMap<BodyHash, Vec<u8>>);
+
+    impl Shelf {
+        /// Bytes that storing `body` took.
+        fn put(&mut self, packer: &Packer, body: &Body) -> usize {
+            let packed = packer.pack(body, &mut |hash| self.0.contains_key(hash)).unwrap();
+            let len = packed.iter().map(|packed| packed.stored.len()).sum();
+            self.0.extend(packed.into_iter().map(|packed| (packed.hash, packed.stored)));
+            len
+        }
+
+        fn fetch(&self, hash: &BodyHash) -> Result<Vec<u8>, Error> {
+            self.0.get(hash).cloned().ok_or(Error::Body { hash: *hash, what: "not there" })
+        }
+
+        fn take(&self, hash: &BodyHash) -> Result<Bytes, Error> {
+            unpack(hash, &self.fetch(hash)?, &|part| self.fetch(part))
+        }
+    }
+
+    fn cut(bytes: &[u8], cuts: &[prop::sample::Index]) -> Body {
+        let mut at = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect::<Vec<_>>();
+        at.sort_unstable();
+        let parts = at.chunks_exact(2).map(|pair| pair[0]..pair[1]).collect();
+        Body { parts, ..Body::whole(Bytes::copy_from_slice(bytes)) }
+    }
+
+    proptest! {
+        #[test]
+        fn however_a_body_is_cut_it_comes_back(
+            bytes in prop::collection::vec(0u8..4, 0..3000),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let (mut shelf, packer) = (Shelf::default(), Packer::default());
+            let body = cut(&bytes, &cuts);
+            shelf.put(&packer, &body);
+            prop_assert_eq!(shelf.take(&body.hash).unwrap(), &body.bytes);
+            prop_assert_eq!(shelf.put(&packer, &body), 0);
+        }
+
+        #[test]
+        fn damage_is_never_served(
+            bytes in prop::collection::vec(any::<u8>(), 200..900),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 4),
+            which in any::<prop::sample::Index>(),
+            bit in any::<prop::sample::Index>(),
+        ) {
+            let (mut shelf, packer) = (Shelf::default(), Packer::default());
+            let body = cut(&bytes, &cuts);
+            shelf.put(&packer, &body);
+            let mut hashes = shelf.0.keys().copied().collect::<Vec<_>>();
+            hashes.sort();
+            let stored = shelf.0.get_mut(which.get(&hashes)).unwrap();
+            let bit = bit.index(stored.len() * 8);
+            stored[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(served) = shelf.take(&body.hash) {
+                // The length of a whole body is only a bound; everything else shows.
+                prop_assert_eq!(served, body.bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_growing_conversation_costs_what_it_grows_by() {
+        let (mut shelf, packer) = (Shelf::default(), Packer::default());
+        let (mut talk, mut parts) = (b"[".to_vec(), Vec::new());
+        let mut costs = Vec::new();
+        for turn in 0..50u32 {
+            let message: String = (0..300)
+                .map(|word: u32| format!("{:x} ", (turn * 300 + word).wrapping_mul(40_503)))
+                .collect();
+            parts.push(talk.len()..talk.len() + message.len());
+            talk.extend_from_slice(message.as_bytes());
+            talk.push(b',');
+            let body = Body { parts: parts.clone(), ..Body::whole(Bytes::copy_from_slice(&talk)) };
+            costs.push(shelf.put(&packer, &body));
+            assert_eq!(shelf.take(&body.hash).unwrap(), body.bytes);
+        }
+        // A message and 36 bytes for each one before it, not the whole talk again.
+        assert!(costs[49] < costs[0] + 50 * 40, "{costs:?}");
+        assert!(talk.len() > 40 * costs[49], "{} bytes cost {costs:?}", talk.len());
+    }
+
+    #[test]
+    fn a_part_that_is_the_whole_body_is_no_part() {
+        let (mut shelf, packer) = (Shelf::default(), Packer::default());
+        let body = Body { parts: vec![0..500], ..Body::whole(Bytes::from(vec![7; 500])) };
+        shelf.put(&packer, &body);
+        assert_eq!(shelf.take(&body.hash).unwrap(), body.bytes);
+    }
+
+    #[test]
+    fn parts_out_of_order_are_refused() {
+        let whole = Body::whole(Bytes::from(vec![7; 500]));
+        for parts in [vec![100..200, 150..300], vec![400..501], vec![300..400, 0..100], vec![9..8]] {
+            let refused = Packer::default().pack(&Body { parts, ..whole.clone() }, &mut |_| false);
+            assert!(matches!(refused, Err(Error::OutOfOrder(_))), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,666 @@
+//! Opening a log: which segments are sealed, what the others hold, where the log ends, and what is wrong
+//! with it (durability.md, section 5, "Damage").
+//!
+//! An unfinished batch at the very end is a torn tail: cut, kept aside, reported. A bad range with anything
+//! valid behind it is damage: it closes the workflows that the batch's trailer names, or, where no trailer
+//! does, every workflow that was open there. One case lies between: a bad range inside the last batch of
+//! all. The batch has its trailer, so it may have been acknowledged; but after a power cut the disk may
+//! have kept the trailer and lost what was written with it. So it is a torn tail when the machine was
+//! started again without a clean stop, and damage when it was not.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{error, warn};
+
+use crate::model::{Timestamp, WorkflowKey};
+
+use super::super::codec;
+use super::super::record::Record;
+use super::super::state::{Fault, Head, WorkflowState};
+use super::disk::{self, Disk};
+use super::footer::{self, Ended, Sealed};
+use super::frame::{self, Frame, Kind, Opened};
+use super::index::{INDEX, Index, Watermark};
+use super::live::{State, View};
+use super::open::{Damage, IndexReport, OpenError, OpenReport, Torn};
+use super::parcel::Spot;
+use super::row::{self, HeadRow, Place, Short};
+use super::scan::{self, Batch, Scan};
+use super::segment::{self, BadHead, Segment};
+use super::store::{Store, Table};
+
+/// How a log is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// No file is touched.
+    Read,
+    Write,
+}
+
+/// A log, opened.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// What can be written on, in this order; empty when opened for reading. The first one's table is the
+    /// store's open one.
+    pub(super) segments: Vec<Segment>,
+    /// No segment has this number or a later one.
+    pub(super) next_number: u64,
+    pub(super) tip: Tip,
+    /// Damage that no frame in the log tells yet.
+    pub(super) notes: Vec<(WorkflowKey, String)>,
+    /// Sealed segments that the index does not have, oldest first: all of them when it begins anew, or none.
+    pub(super) unindexed: Vec<u64>,
+    pub(super) report: OpenReport,
+}
+
+/// Where the log ends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tip {
+    /// Number of the last batch; 0 when there is none.
+    pub(super) batch: u64,
+    /// Its hash.
+    pub(super) hash: [u8; 32],
+    /// The newest epoch in the log.
+    pub(super) epoch: u64,
+    /// The boot of the machine under which that owner wrote.
+    pub(super) boot_id: String,
+}
+
+/// A segment without a whole footer.
+struct Unsealed {
+    number: u64,
+    head: segment::Head,
+    bytes: Vec<u8>,
+}
+
+impl Unsealed {
+    fn scan(&self) -> Scan<'_> {
+        scan::scan(&self.head.seed(), &self.bytes)
+    }
+}
+
+/// A record as it was met in the log.
+struct Met {
+    sequence: u64,
+    chain: [u8; 32],
+    stored: Vec<u8>,
+    record: Record,
+    place: Place,
+}
+
+struct Recovery<'a> {
+    store: &'a Store,
+    log: &'a Path,
+    disk: &'a Disk,
+    boot_id: &'a str,
+    mode: Mode,
+    tip: Tip,
+    /// Number and last hash of each sealed segment, oldest first.
+    sealed: Vec<(u64, [u8; 32])>,
+    /// Workflows met in the segment at work, so that their heads are looked up once.
+    states: HashMap<Short, State>,
+    noted: HashMap<WorkflowKey, String>,
+    report: OpenReport,
+}
+
+/// Opens the log in the journal's directory `dir` into `store`.
+///
+/// # Errors
+/// Why it cannot be opened. Nothing is lost by trying again.
+pub(super) fn run(
+    store: &Store,
+    dir: &Path,
+    disk: &Disk,
+    boot_id: &str,
+    mode: Mode,
+) -> Result<Recovered, OpenError> {
+    let log = dir.join(segment::LOG);
+    let recovery = Recovery {
+        store,
+        log: &log,
+        disk,
+        boot_id,
+        mode,
+        tip: Tip::default(),
+        sealed: Vec::new(),
+        states: HashMap::new(),
+        noted: HashMap::new(),
+        report: OpenReport::default(),
+    };
+    recovery.run(dir)
+}
+
+impl Recovery<'_> {
+    fn run(mut self, dir: &Path) -> Result<Recovered, OpenError> {
+        let numbers = list(self.log, self.mode).map_err(OpenError::io("listing the log's segments"))?;
+        let mut tail = Vec::new();
+        let mut resealed = false;
+        for number in &numbers {
+            let path = segment::path(self.log, *number);
+            let footer = Sealed::open(&path, *number).map_err(OpenError::io(segment::shown(*number)))?;
+            let Some(footer) = footer else {
+                tail.extend(self.unsealed(*number)?);
+                continue;
+            };
+            // Sealed segments come before unsealed ones. Where they do not, a footer was lost.
+            for lost in std::mem::take(&mut tail) {
+                self.reseal(&lost)?;
+                resealed = true;
+            }
+            self.check_hole(*number)?;
+            let Ended { batch, hash, epoch, boot_id, .. } = footer.ended.clone();
+            self.tip = Tip { batch, hash, epoch: epoch.max(self.tip.epoch), boot_id };
+            self.store.add_sealed(&footer);
+            self.sealed.push((*number, hash));
+        }
+        let scans = tail.iter().map(Unsealed::scan).collect::<Vec<_>>();
+        self.report.clean = stopped(&scans) || numbers.is_empty();
+        self.open_index(dir, resealed)?;
+        let segments = self.replay(&tail, &scans)?;
+        let unindexed = match self.report.index {
+            IndexReport::Trusted => Vec::new(),
+            IndexReport::Empty | IndexReport::Rebuilt { .. } => {
+                self.sealed.iter().map(|(number, _)| *number).collect()
+            }
+        };
+        self.report.segments_sealed = self.sealed.len();
+        Ok(Recovered {
+            segments,
+            next_number: numbers.last().map_or(1, |last| last + 1),
+            unindexed,
+            tip: self.tip,
+            notes: self.noted.into_iter().collect(),
+            report: self.report,
+        })
+    }
+
+    fn unsealed(&mut self, number: u64) -> Result<Option<Unsealed>, OpenError> {
+        let file = segment::path(self.log, number);
+        let bytes = disk::read(&file).map_err(OpenError::io(segment::shown(number)))?;
+        match segment::Head::read(&bytes) {
+            Ok(head) if head.number == number => Ok(Some(Unsealed { number, head, bytes })),
+            Err(BadHead::Newer(format)) => {
+                Err(OpenError::Newer { file, what: format!("log format {format}") })
+            }
+            Ok(_) | Err(BadHead::Broken) => {
+                let what = format!("{} does not begin like a segment", segment::shown(number));
+                self.damaged_everywhere(number, 0..bytes.len() as u64, &what)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn check_hole(&mut self, number: u64) -> Result<(), OpenError> {
+        match self.sealed.last() {
+            Some((last, _)) if last + 1 < number => {
+                let missing = last + 1;
+                let what = format!("{} is missing", segment::shown(missing));
+                self.damaged_everywhere(missing, 0..0, &what)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Seals a segment that lost its footer and has sealed ones behind it.
+    fn reseal(&mut self, lost: &Unsealed) -> Result<(), OpenError> {
+        let shown = segment::shown(lost.number);
+        if self.mode == Mode::Read {
+            return Err(OpenError::NeedsRepair { file: segment::path(self.log, lost.number) });
+        }
+        warn!(segment = shown, "a footer is not whole; it is made again from the segment's records");
+        let scan = lost.scan();
+        // What is left of the footer, or a lost batch: nobody vouches for these bytes.
+        if let Some(rest) = scan.rest.clone().filter(|_| !scan.has_footer) {
+            let what = format!("{shown} is unreadable from {} on", rest.start);
+            self.damaged_everywhere(lost.number, rest, &what)?;
+        }
+        self.open_table(lost)?;
+        self.batches(lost, &scan, scan.batches.len())?;
+        self.seal(lost, scan.end())
+    }
+
+    /// Opens what sled has. An index that is trusted gets the rows it lacks before anybody looks: a row in
+    /// it that has a newer one in the log would be believed.
+    fn open_index(&mut self, dir: &Path, resealed: bool) -> Result<(), OpenError> {
+        if self.mode == Mode::Read {
+            return Ok(());
+        }
+        let is_trusted = |watermark: &Watermark| {
+            let is_of_this_log = self.sealed.contains(&(watermark.segment, watermark.hash));
+            is_of_this_log && !resealed && (self.report.clean || watermark.boot_id == self.boot_id)
+        };
+        let (index, state) = Index::open(&dir.join(INDEX), is_trusted);
+        self.report.index = match state {
+            Ok(watermark) => {
+                for (number, _) in self.sealed.iter().filter(|(number, _)| *number > watermark.segment) {
+                    put_footer(&index, self.log, *number)?;
+                }
+                IndexReport::Trusted
+            }
+            Err(_) if self.sealed.is_empty() => IndexReport::Empty,
+            Err(why) => IndexReport::Rebuilt { why },
+        };
+        self.store.set_index(index);
+        Ok(())
+    }
+
+    /// Takes in the segments behind the sealed ones, and hands out those that can be written on.
+    fn replay(&mut self, tail: &[Unsealed], scans: &[Scan<'_>]) -> Result<Vec<Segment>, OpenError> {
+        let last =
+            scans.iter().rposition(|scan| !scan.batches.is_empty() || scan.rest.is_some() || scan.has_footer);
+        let mut segments = Vec::new();
+        let mut has_table = false;
+        for (at, (unsealed, scan)) in tail.iter().zip(scans).enumerate() {
+            let is_last = last == Some(at);
+            if last.is_some_and(|last| at <= last) {
+                self.check_hole(unsealed.number)?;
+                let (end, batches) = self.tail_end(unsealed, scan, is_last, scans.get(at + 1))?;
+                self.open_table(unsealed)?;
+                self.batches(unsealed, scan, batches)?;
+                self.report.batches_scanned += batches;
+                if self.mode == Mode::Write && (!is_last || scan.has_footer) {
+                    self.seal(unsealed, end)?;
+                } else if self.mode == Mode::Write {
+                    segments.push(self.writable(unsealed, end)?);
+                    has_table = true;
+                }
+            } else if self.mode == Mode::Write {
+                if !has_table {
+                    self.open_table(unsealed)?;
+                    has_table = true;
+                }
+                segments.push(self.writable(unsealed, segment::HEAD_LEN)?);
+            }
+        }
+        Ok(segments)
+    }
+
+    /// Where the segment's last batch that counts ends, and how many count. Cuts what is torn, reports
+    /// what is damaged.
+    fn tail_end(
+        &mut self,
+        unsealed: &Unsealed,
+        scan: &Scan<'_>,
+        is_last: bool,
+        next: Option<&Scan<'_>>,
+    ) -> Result<(u64, usize), OpenError> {
+        let all = scan.batches.len();
+        if is_last
+            && scan.rest.is_none()
+            && let Some(batch) = scan.batches.last().filter(|batch| !batch.bad.is_empty())
+            && self.was_started_again(scan)
+        {
+            self.cut(unsealed, batch.start..batch.end)?;
+            return Ok((batch.start, all - 1));
+        }
+        let Some(rest) = scan.rest.clone().filter(|_| !scan.has_footer) else { return Ok((scan.end(), all)) };
+        if is_last {
+            self.cut(unsealed, rest)?;
+            return Ok((scan.end(), all));
+        }
+        // The segment was left for the next one, so its last batch was flushed. If the next one goes on
+        // from it, these bytes are a footer that was being written.
+        let hash = scan.batches.last().map_or(self.tip.hash, |batch| batch.hash);
+        let follows =
+            next.and_then(|next| next.batches.first()).is_some_and(|next| next.trailer.previous == hash);
+        if !follows {
+            let what = format!("{} is unreadable from {} on", segment::shown(unsealed.number), rest.start);
+            self.damaged_everywhere(unsealed.number, rest, &what)?;
+        }
+        Ok((scan.end(), all))
+    }
+
+    /// Whether this is another boot of the machine than the one under which the segment was written.
+    fn was_started_again(&self, scan: &Scan<'_>) -> bool {
+        let frames = scan.batches.iter().flat_map(|batch| &batch.frames);
+        let opened = frames.filter(|frame| frame.kind == Kind::Opened);
+        let boot_id = opened.filter_map(|frame| frame::uncbor::<Opened>(frame.payload)).last();
+        boot_id.map_or(self.tip.boot_id.clone(), |opened| opened.boot_id) != self.boot_id
+    }
+
+    fn cut(&mut self, unsealed: &Unsealed, range: Range<u64>) -> Result<(), OpenError> {
+        let file = segment::shown(unsealed.number);
+        let path = segment::path(self.log, unsealed.number);
+        let kept = path.with_extension(format!("{}.torn", range.start));
+        let slice = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+        let bytes = slice.and_then(|(start, end)| unsealed.bytes.get(start..end.min(unsealed.bytes.len())));
+        let bytes = bytes.unwrap_or_default();
+        if self.mode == Mode::Write {
+            let write = || {
+                fs::write(&kept, bytes)?;
+                File::open(&kept)?.sync_all()?;
+                self.disk.sync_dir(self.log)?;
+                let file = self.disk.open(&path)?;
+                file.write_at(&vec![0; bytes.len()], range.start)?;
+                file.sync()
+            };
+            write().map_err(OpenError::io(format!("cutting the torn end of {file}")))?;
+        }
+        warn!(
+            file,
+            offset = range.start,
+            bytes = bytes.len(),
+            "the log ended in an unfinished batch: cut, kept aside"
+        );
+        self.report.torn.push(Torn { file, offset: range.start, len: range.end - range.start, kept });
+        Ok(())
+    }
+
+    fn open_table(&self, unsealed: &Unsealed) -> Result<(), OpenError> {
+        let path = segment::path(self.log, unsealed.number);
+        let file = File::open(path).map_err(OpenError::io(segment::shown(unsealed.number)))?;
+        self.store.open_table(Table::new(unsealed.number, Arc::new(file), unsealed.head.seed()));
+        Ok(())
+    }
+
+    fn writable(&self, unsealed: &Unsealed, end: u64) -> Result<Segment, OpenError> {
+        let file = self.disk.open(&segment::path(self.log, unsealed.number));
+        let file = file.map_err(OpenError::io(segment::shown(unsealed.number)))?;
+        let head = unsealed.head.clone();
+        Ok(Segment { seed: head.seed(), head, file, filled: unsealed.bytes.len() as u64, end })
+    }
+
+    /// Seals the segment whose table is open; its last batch ends at `end`.
+    fn seal(&mut self, unsealed: &Unsealed, end: u64) -> Result<(), OpenError> {
+        let segment = self.writable(unsealed, end)?;
+        let Tip { batch, hash, epoch, boot_id } = self.tip.clone();
+        let ended = Ended { end, batch, hash, epoch, boot_id };
+        let Some(table) = self.store.freeze() else { return Ok(()) };
+        let footer = footer::write(&segment.file, &segment.head, &ended, &table.rows)
+            .and_then(|()| Sealed::open(segment.file.path(), unsealed.number));
+        let footer = footer.map_err(OpenError::io(format!("sealing {}", segment::shown(unsealed.number))))?;
+        if let Some(footer) = footer {
+            self.store.add_sealed(&footer);
+            if self.report.index == IndexReport::Trusted {
+                self.store
+                    .index()
+                    .put(table.rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
+            }
+            self.store.drop_table(unsealed.number);
+            self.sealed.push((unsealed.number, hash));
+        }
+        self.states.clear();
+        Ok(())
+    }
+
+    /// Takes in a segment's first `count` batches.
+    fn batches(&mut self, unsealed: &Unsealed, scan: &Scan<'_>, count: usize) -> Result<(), OpenError> {
+        let shown = segment::shown(unsealed.number);
+        for batch in scan.batches.iter().take(count) {
+            let follows = batch.trailer.previous == self.tip.hash;
+            // The log may begin with a segment whose predecessors were removed with all they held.
+            let is_first = self.tip.batch == 0 && batch.trailer.number > 1;
+            if !follows && !is_first {
+                let what = format!("{shown} has lost a batch before offset {}", batch.end);
+                self.damaged_everywhere(unsealed.number, batch.start..batch.end, &what)?;
+            }
+            for bad in &batch.bad {
+                let what = format!("{shown} is unreadable from {} to {}", bad.start, bad.end);
+                let named = batch.trailer.named.iter().filter_map(frame::Named::key).collect();
+                self.damaged(unsealed.number, bad.clone(), named, &what)?;
+            }
+            self.batch(unsealed, batch)?;
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, unsealed: &Unsealed, batch: &Batch<'_>) -> Result<(), OpenError> {
+        let mut bodies = Vec::new();
+        let mut records: Vec<(WorkflowKey, Vec<Met>)> = Vec::new();
+        for frame in &batch.frames {
+            let len = u32::try_from(frame.payload.len()).unwrap_or(u32::MAX);
+            let place = Place { segment: unsealed.number, offset: frame.offset, len };
+            match frame.kind {
+                Kind::Record => {
+                    let Some((key, met)) = self.meet(unsealed.number, frame, place)? else { continue };
+                    match records.last_mut().filter(|(last, _)| *last == key) {
+                        Some((_, same)) => same.push(met),
+                        None => records.push((key, vec![met])),
+                    }
+                }
+                Kind::Body => {
+                    let body = frame::body(frame.payload);
+                    bodies.extend(body.map(|(hash, _)| (row::body_key(&hash), frame::cbor(&place))));
+                }
+                Kind::Opened => {
+                    if let Some(opened) = frame::uncbor::<Opened>(frame.payload) {
+                        self.tip.epoch = self.tip.epoch.max(opened.epoch);
+                        self.tip.boot_id = opened.boot_id;
+                    }
+                }
+                Kind::Damaged => {
+                    let noted = frame::uncbor::<frame::Damaged>(frame.payload);
+                    if let Some((key, noted)) = noted.and_then(|noted| Some((noted.key()?, noted))) {
+                        self.mark(&key, &noted.what)?;
+                        self.noted.remove(&key);
+                    }
+                }
+                Kind::Prints | Kind::Seal | Kind::Stopped | Kind::Table | Kind::Trailer => {}
+            }
+        }
+        self.store.put(bodies);
+        for (key, met) in records {
+            self.records(unsealed.number, &key, met)?;
+        }
+        for named in &batch.trailer.named {
+            let Some(key) = named.key() else { continue };
+            let head = self.head(&key)?.map(|head| (head.sequence, head.chain, head.damage.is_some()));
+            if !head.is_some_and(|(sequence, chain, damaged)| {
+                damaged || (sequence, chain) == (named.sequence, named.chain)
+            }) {
+                let what = format!(
+                    "{} has lost records before offset {}",
+                    segment::shown(unsealed.number),
+                    batch.end
+                );
+                self.damaged(unsealed.number, batch.start..batch.end, vec![key], &what)?;
+            }
+        }
+        self.tip.batch = batch.trailer.number;
+        self.tip.hash = batch.hash;
+        self.tip.epoch = self.tip.epoch.max(batch.trailer.epoch);
+        Ok(())
+    }
+
+    fn meet(
+        &mut self,
+        number: u64,
+        frame: &Frame<'_>,
+        place: Place,
+    ) -> Result<Option<(WorkflowKey, Met)>, OpenError> {
+        let what =
+            format!("{}, offset {}: the record cannot be decoded", segment::shown(number), frame.offset);
+        let range = frame.offset..frame.end();
+        let Some(found) = frame::record(frame.payload) else {
+            self.damaged_everywhere(number, range, &what)?;
+            return Ok(None);
+        };
+        match codec::decode(found.stored) {
+            Ok(record) => {
+                let stored = found.stored.to_vec();
+                Ok(Some((
+                    found.key,
+                    Met { sequence: found.sequence, chain: found.chain, stored, record, place },
+                )))
+            }
+            Err(codec::Error::Newer { what }) => {
+                Err(OpenError::Newer { file: segment::path(self.log, number), what })
+            }
+            Err(codec::Error::Malformed(_)) => {
+                self.damaged(number, range, vec![found.key], &what)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes in records of one workflow that follow each other.
+    fn records(&mut self, number: u64, key: &WorkflowKey, met: Vec<Met>) -> Result<(), OpenError> {
+        let short = Short::of(key);
+        let state = self.take_state(key)?;
+        let view = View::new(self.store, short, &state);
+        let mut fold = WorkflowState::new(state.head.as_ref().map(|row| row.head.clone()), &view);
+        let mut wrong = None;
+        for met in &met {
+            let before = fold.head();
+            let clean = before.is_none_or(|head| head.damage.is_none());
+            let (sequence, chain) =
+                before.map_or_else(|| (0, codec::genesis(key)), |head| (head.sequence, head.chain));
+            let at = format!("{}, offset {}", segment::shown(number), met.place.offset);
+            let what = if met.sequence != sequence + 1 {
+                format!("{at}: record {} follows record {sequence}", met.sequence)
+            } else if met.chain != codec::chain(&chain, &met.stored) {
+                format!("{at}: record {} is not what was chained", met.sequence)
+            } else if clean {
+                match fold.apply(&met.record, met.chain) {
+                    Ok(()) => continue,
+                    Err(Fault::Backing(error)) => return Err(OpenError::Journal(error)),
+                    Err(Fault::OutOfOrder(why)) => format!("{at}: {why}"),
+                }
+            } else {
+                String::new()
+            };
+            fold.apply_damaged(&met.record, met.chain, met.sequence, &what).map_err(OpenError::Journal)?;
+            if clean {
+                wrong = Some((what, met.place));
+            }
+        }
+        let change = fold.finish();
+        let (numbers, records) =
+            (met.iter().map(|met| met.sequence), met.iter().map(|met| met.record.clone()));
+        let spot = |at: usize| {
+            met.get(at).map_or(Spot::Log(Place { segment: 0, offset: 0, len: 0 }), |met| Spot::Log(met.place))
+        };
+        let mut delta = view.delta(key, change, &records.collect::<Vec<_>>(), number, spot);
+        for (record, number) in delta.records.iter_mut().zip(numbers) {
+            record.0 = number;
+        }
+        let mut rows = Vec::new();
+        delta.rows(short, &mut rows);
+        self.store.put(rows);
+        self.states.insert(short, State::with_head(delta.head));
+        match wrong {
+            None => Ok(()),
+            Some((what, place)) => {
+                let range = place.offset..place.offset + u64::from(place.len);
+                self.note(key, &what);
+                self.report_damage(number, range, vec![key.clone()], &what);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_state(&mut self, key: &WorkflowKey) -> Result<State, OpenError> {
+        let short = Short::of(key);
+        if let Some(state) = self.states.remove(&short) {
+            return Ok(state);
+        }
+        let mut head = self.store.head(short).map_err(OpenError::Journal)?;
+        if let (Some(head), Some(what)) = (&mut head, self.noted.get(key)) {
+            head.head.damage.get_or_insert_with(|| what.clone());
+        }
+        Ok(State::with_head(head))
+    }
+
+    fn head(&mut self, key: &WorkflowKey) -> Result<Option<&Head>, OpenError> {
+        let state = self.take_state(key)?;
+        let state = self.states.entry(Short::of(key)).insert_entry(state).into_mut();
+        Ok(state.head.as_ref().map(|row| &row.head))
+    }
+
+    /// Marks a workflow as damaged; says whether it was not before.
+    fn mark(&mut self, key: &WorkflowKey, what: &str) -> Result<bool, OpenError> {
+        let short = Short::of(key);
+        let mut state = self.take_state(key)?;
+        let row = state.head.get_or_insert_with(|| HeadRow {
+            key: key.clone(),
+            head: Head::lost(Timestamp::default()),
+            attempt_from: 0,
+        });
+        let is_new = row.head.damage.is_none();
+        if is_new {
+            row.head.damage = Some(what.to_owned());
+            self.store.put([(row::head_key(short), row.value())]);
+        }
+        self.states.insert(short, state);
+        Ok(is_new)
+    }
+
+    fn note(&mut self, key: &WorkflowKey, what: &str) {
+        self.noted.entry(key.clone()).or_insert_with(|| what.to_owned());
+    }
+
+    fn damaged(
+        &mut self,
+        number: u64,
+        range: Range<u64>,
+        keys: Vec<WorkflowKey>,
+        what: &str,
+    ) -> Result<(), OpenError> {
+        for key in &keys {
+            if self.mark(key, what)? {
+                self.note(key, what);
+            }
+        }
+        self.report_damage(number, range, keys, what);
+        Ok(())
+    }
+
+    /// Nothing says whose records are lost: whoever was open may have lost one.
+    fn damaged_everywhere(&mut self, number: u64, range: Range<u64>, what: &str) -> Result<(), OpenError> {
+        let heads = self.store.heads().map_err(OpenError::Journal)?;
+        let open = heads.into_iter().filter(|row| row.head.closed.is_none()).map(|row| row.key);
+        self.damaged(number, range, open.collect(), what)
+    }
+
+    fn report_damage(&mut self, number: u64, range: Range<u64>, workflows: Vec<WorkflowKey>, what: &str) {
+        error!(
+            what,
+            workflows = workflows.len(),
+            "the journal is damaged; these workflows are closed for effects"
+        );
+        let (offset, len) = (range.start, range.end - range.start);
+        let file = segment::shown(number);
+        self.report.damage.push(Damage { file, offset, len, what: what.to_owned(), workflows });
+    }
+}
+
+/// Puts a sealed segment's rows into the index.
+fn put_footer(index: &Index, log: &Path, number: u64) -> Result<(), OpenError> {
+    let reading = || OpenError::io(format!("reading the footer of {}", segment::shown(number)));
+    let sealed = Sealed::open(&segment::path(log, number), number).map_err(reading())?;
+    for rows in sealed.iter().flat_map(Sealed::rows) {
+        let rows = rows.map_err(reading())?;
+        index.put(rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
+    }
+    Ok(())
+}
+
+/// Whether the last thing in the log is a clean stop.
+fn stopped(scans: &[Scan<'_>]) -> bool {
+    let last = scans.iter().rev().find(|scan| !scan.batches.is_empty() || scan.rest.is_some());
+    last.filter(|scan| scan.rest.is_none()).and_then(|scan| scan.batches.last()).is_some_and(|batch| {
+        batch.bad.is_empty() && batch.frames.iter().any(|frame| frame.kind == Kind::Stopped)
+    })
+}
+
+/// The numbers of the segments, in order. Removes what was being prepared when the process died.
+fn list(log: &Path, mode: Mode) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(log)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        if let Some(number) = segment::number(name) {
+            numbers.push(number);
+        } else if name.ends_with(".new") && mode == Mode::Write {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}

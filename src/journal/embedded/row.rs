@@ -1,0 +1,388 @@
+//! The rows of the index: the same keys and values in memory, in a sealed segment's footer and in sled.
+//! Everything a row says can be told again from the records. Pure.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use crate::model::{
+    AttemptId, AttemptReason, BodyHash, CallKind, EffectClass, Fingerprint, Owner, RunNonce, StepIndex,
+    StepState, Timestamp, WorkflowId, WorkflowKey,
+};
+
+use super::super::record::Peer;
+use super::super::state::{AttemptHead, Head, StepEntry, StepSummary, Use};
+use super::super::via;
+use super::frame;
+
+/// Rows in the order of their keys.
+pub(super) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Where a frame's payload is: everything a single read needs.
+#[derive(Clone, Copy, Debug, Decode, Encode, PartialEq, Eq)]
+pub(super) struct Place {
+    #[n(0)]
+    pub(super) segment: u64,
+    /// Of the frame's head.
+    #[n(1)]
+    pub(super) offset: u64,
+    /// Of the payload.
+    #[n(2)]
+    pub(super) len: u32,
+}
+
+/// What rows name a workflow by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Short(pub(super) [u8; Self::LEN]);
+
+impl Short {
+    pub(super) const LEN: usize = 16;
+
+    pub(super) fn of(key: &WorkflowKey) -> Self {
+        let mut bytes = Vec::with_capacity(64);
+        frame::put_key(&mut bytes, key);
+        Self(cut(blake3::hash(&bytes).as_bytes()))
+    }
+}
+
+fn cut(hash: &[u8; 32]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(hash.split_at(16).0);
+    short
+}
+
+/// The first byte of a key says what the row is.
+const BODY: u8 = b'b';
+const HEAD: u8 = b'w';
+const LIST: u8 = b'l';
+const PRINT: u8 = b'f';
+const RECORD: u8 = b'r';
+const STEP: u8 = b's';
+const USE: u8 = b'u';
+
+fn join(kind: u8, workflow: Short, rest: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(48);
+    key.push(kind);
+    key.extend_from_slice(&workflow.0);
+    for part in rest {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+pub(super) fn head_key(workflow: Short) -> Vec<u8> {
+    join(HEAD, workflow, &[])
+}
+
+pub(super) fn step_key(workflow: Short, step: StepIndex) -> Vec<u8> {
+    join(STEP, workflow, &[&step.number().to_be_bytes()])
+}
+
+pub(super) fn print_key(workflow: Short, print: &Fingerprint, step: StepIndex) -> Vec<u8> {
+    join(PRINT, workflow, &[&cut(&print.0), &step.number().to_be_bytes()])
+}
+
+/// What the keys of all steps recorded under `print` begin with.
+pub(super) fn print_prefix(workflow: Short, print: &Fingerprint) -> Vec<u8> {
+    join(PRINT, workflow, &[&cut(&print.0)])
+}
+
+pub(super) fn use_key(workflow: Short, attempt: AttemptId, step: StepIndex) -> Vec<u8> {
+    join(USE, workflow, &[&attempt.number().to_be_bytes(), &step.number().to_be_bytes()])
+}
+
+pub(super) fn list_key(workflow: Short, list: &Fingerprint) -> Vec<u8> {
+    join(LIST, workflow, &[&cut(&list.0)])
+}
+
+pub(super) fn record_key(workflow: Short, sequence: u64) -> Vec<u8> {
+    join(RECORD, workflow, &[&sequence.to_be_bytes()])
+}
+
+/// What the keys of all records of a workflow begin with.
+pub(super) fn record_prefix(workflow: Short) -> Vec<u8> {
+    join(RECORD, workflow, &[])
+}
+
+pub(super) fn body_key(hash: &BodyHash) -> Vec<u8> {
+    let mut key = Vec::with_capacity(33);
+    key.push(BODY);
+    key.extend_from_slice(&hash.0);
+    key
+}
+
+/// What the keys of all heads begin with.
+pub(super) const HEADS: &[u8] = &[HEAD];
+
+/// The number at the end of a key: a step's or a record's.
+pub(super) fn last_number(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The workflow a head's key names.
+pub(super) fn headed(key: &[u8]) -> Option<Short> {
+    let rest = key.strip_prefix(HEADS)?;
+    rest.try_into().ok().map(Short)
+}
+
+/// Workflow and fingerprint of a print's key, the latter as [`mark`] gives it.
+pub(super) fn printed(key: &[u8]) -> Option<(Short, u64)> {
+    let rest = key.strip_prefix(&[PRINT])?;
+    let (workflow, rest) = rest.split_first_chunk()?;
+    let (print, _) = rest.split_first_chunk()?;
+    Some((Short(*workflow), u64::from_be_bytes(*print)))
+}
+
+/// Enough of a fingerprint to say that a workflow does not have it.
+pub(super) fn mark(print: &Fingerprint) -> u64 {
+    print.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// Whether a row belongs into sled: records are found through the footers, and sled degrades beyond 4 KB.
+pub(super) fn for_sled(key: &[u8], value: &[u8]) -> bool {
+    key.first() != Some(&RECORD) && value.len() <= 4096
+}
+
+/// A workflow's head with the key it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HeadRow {
+    pub(super) key: WorkflowKey,
+    pub(super) head: Head,
+    /// No record of the current attempt lies in a segment before this one.
+    pub(super) attempt_from: u64,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct StoredHead {
+    #[n(1)]
+    owner: String,
+    #[n(2)]
+    workflow: String,
+    #[cbor(n(3), with = "via")]
+    nonce: RunNonce,
+    #[cbor(n(4), with = "via")]
+    opened_at: Timestamp,
+    #[cbor(n(5), with = "via")]
+    changed_at: Timestamp,
+    #[n(6)]
+    sequence: u64,
+    #[cbor(n(7), with = "minicbor::bytes")]
+    chain: [u8; 32],
+    #[n(8)]
+    steps: u64,
+    #[n(9)]
+    completed: u64,
+    #[n(10)]
+    attempt: Option<StoredAttempt>,
+    #[cbor(n(11), with = "via", has_nil)]
+    closed: Option<Timestamp>,
+    #[n(12)]
+    damage: Option<String>,
+    #[n(13)]
+    attempt_from: u64,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct StoredAttempt {
+    #[cbor(n(1), with = "via")]
+    attempt: AttemptId,
+    #[cbor(n(2), with = "via")]
+    reason: AttemptReason,
+    #[n(3)]
+    peer: Option<Peer>,
+    #[cbor(n(4), with = "via")]
+    at: Timestamp,
+    #[n(5)]
+    used_completed: u64,
+}
+
+impl HeadRow {
+    pub(super) fn value(&self) -> Vec<u8> {
+        let Self { key, head, attempt_from } = self;
+        frame::cbor(&StoredHead {
+            owner: key.owner.as_str().to_owned(),
+            workflow: key.workflow.as_str().to_owned(),
+            nonce: head.nonce,
+            opened_at: head.opened_at,
+            changed_at: head.changed_at,
+            sequence: head.sequence,
+            chain: head.chain,
+            steps: head.steps,
+            completed: head.completed,
+            attempt: head.attempt.as_ref().map(|attempt| StoredAttempt {
+                attempt: attempt.attempt,
+                reason: attempt.reason,
+                peer: attempt.peer.clone(),
+                at: attempt.at,
+                used_completed: attempt.used_completed,
+            }),
+            closed: head.closed,
+            damage: head.damage.clone(),
+            attempt_from: *attempt_from,
+        })
+    }
+
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        let stored = frame::uncbor::<StoredHead>(value)?;
+        let workflow = WorkflowId::parse(&stored.workflow).ok()?;
+        Some(Self {
+            key: WorkflowKey { owner: Owner::recorded(&stored.owner), workflow },
+            head: Head {
+                nonce: stored.nonce,
+                opened_at: stored.opened_at,
+                changed_at: stored.changed_at,
+                sequence: stored.sequence,
+                chain: stored.chain,
+                steps: stored.steps,
+                completed: stored.completed,
+                attempt: stored.attempt.map(|attempt| AttemptHead {
+                    attempt: attempt.attempt,
+                    reason: attempt.reason,
+                    peer: attempt.peer,
+                    at: attempt.at,
+                    used_completed: attempt.used_completed,
+                }),
+                closed: stored.closed,
+                damage: stored.damage,
+            },
+            attempt_from: stored.attempt_from,
+        })
+    }
+}
+
+/// A step with the places of the records that make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StepRow {
+    pub(super) entry: StepEntry,
+    pub(super) intent: Place,
+    pub(super) completed: Option<Place>,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct StoredStep {
+    #[cbor(n(1), with = "via")]
+    step: StepIndex,
+    #[cbor(n(2), with = "via")]
+    attempt: AttemptId,
+    #[cbor(n(3), with = "via")]
+    kind: CallKind,
+    #[cbor(n(4), with = "via")]
+    class: EffectClass,
+    #[cbor(n(5), with = "via")]
+    exact: Fingerprint,
+    #[cbor(n(6), with = "via", has_nil)]
+    normalised: Option<Fingerprint>,
+    #[n(7)]
+    occurrence: u32,
+    #[cbor(n(8), with = "via")]
+    state: StepState,
+    #[n(9)]
+    tries: u32,
+    #[n(10)]
+    cleared: bool,
+    #[n(11)]
+    clean: bool,
+    #[n(12)]
+    intent: Place,
+    #[n(13)]
+    completed: Option<Place>,
+}
+
+impl StepRow {
+    pub(super) fn value(&self) -> Vec<u8> {
+        let summary = &self.entry.summary;
+        frame::cbor(&StoredStep {
+            step: summary.step,
+            attempt: summary.attempt,
+            kind: summary.kind,
+            class: summary.class,
+            exact: summary.exact,
+            normalised: summary.normalised,
+            occurrence: summary.occurrence,
+            state: summary.state,
+            tries: summary.tries,
+            cleared: summary.cleared,
+            clean: self.entry.clean,
+            intent: self.intent,
+            completed: self.completed,
+        })
+    }
+
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        let stored = frame::uncbor::<StoredStep>(value)?;
+        let summary = StepSummary {
+            step: stored.step,
+            attempt: stored.attempt,
+            kind: stored.kind,
+            class: stored.class,
+            exact: stored.exact,
+            normalised: stored.normalised,
+            occurrence: stored.occurrence,
+            state: stored.state,
+            tries: stored.tries,
+            cleared: stored.cleared,
+        };
+        Some(Self {
+            entry: StepEntry { summary, clean: stored.clean },
+            intent: stored.intent,
+            completed: stored.completed,
+        })
+    }
+}
+
+pub(super) fn use_value(used: Use) -> Vec<u8> {
+    vec![u8::from(used.delivered)]
+}
+
+pub(super) fn read_use(value: &[u8]) -> Option<Use> {
+    match value {
+        [0] => Some(Use { delivered: false }),
+        [1] => Some(Use { delivered: true }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::conformance::{attempt, key, print, step};
+    use super::*;
+
+    #[test]
+    fn keys_of_one_workflow_and_kind_stand_together_in_the_order_of_their_numbers() {
+        let short = Short::of(&key("w"));
+        let other = Short::of(&key("v"));
+        let keys = [1, 2, 255, 256, 70_000].map(|number| step_key(short, step(number)));
+        assert!(keys.is_sorted());
+        assert!(keys.iter().all(|key| key[1..17] == short.0 && last_number(key) >= Some(1)));
+        assert_ne!(head_key(short), head_key(other));
+        assert_eq!(headed(&head_key(short)), Some(short));
+        assert!(print_key(short, &print(1), step(1)).starts_with(&print_prefix(short, &print(1))));
+        assert_eq!(printed(&print_key(short, &print(1), step(1))), Some((short, mark(&print(1)))));
+        assert_ne!(use_key(short, attempt(1), step(2)), use_key(short, attempt(2), step(1)));
+    }
+
+    #[test]
+    fn values_come_back_as_they_were() {
+        let head = Head {
+            closed: Some(Timestamp(5)),
+            damage: Some("log, offset 3".to_owned()),
+            sequence: 9,
+            attempt: Some(AttemptHead {
+                attempt: attempt(3),
+                reason: AttemptReason::Rewind,
+                peer: None,
+                at: Timestamp(4),
+                used_completed: 2,
+            }),
+            ..Head::lost(Timestamp(1))
+        };
+        let row = HeadRow { key: key("w"), head, attempt_from: 12 };
+        assert_eq!(HeadRow::read(&row.value()), Some(row));
+        for used in [Use { delivered: false }, Use { delivered: true }] {
+            assert_eq!(read_use(&use_value(used)), Some(used));
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! How an embedded journal starts: directory, lock, recovery, epoch, threads. In this order, so that
+//! whatever stops it is said before anything is changed.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tracing::warn;
+
+use crate::model::{Epoch, WorkflowKey};
+
+use super::super::Durability;
+use super::super::body::Packer;
+use super::super::lease::{self, Holder, Lock};
+use super::frame::{self, Damaged, Kind, Opened};
+use super::keeper::{self, KEEPER_WAITING_MAX, Sealer, ToSealer};
+use super::live::LiveMap;
+use super::open::{IndexReport, OpenError, OpenReport, Options};
+use super::queue::Queue;
+use super::recover::{self, Mode, Recovered};
+use super::row::{self, Short};
+use super::segment::{self, LOG, Segment};
+use super::store::{Store, Table};
+use super::writer::{self, Poison, Writer};
+use super::{Embedded, index::Watermark};
+
+/// Smallest segment: room for a head, a record, and a trailer.
+const SEGMENT_BYTES_MIN: u64 = 4096;
+
+/// What the index takes beside the log when there is nothing in it yet.
+const INDEX_BYTES: u64 = 1 << 20;
+
+/// The threads behind a journal.
+#[derive(Debug)]
+pub(super) struct Threads {
+    writer: JoinHandle<Writer>,
+    keeper: JoinHandle<()>,
+    sealer: JoinHandle<()>,
+}
+
+impl Threads {
+    /// Waits until everything queued is written; the queue must have ended. The end of the log, unless
+    /// the writer died.
+    pub(super) fn join(self) -> Option<Writer> {
+        let writer = self.writer.join().ok().map(|mut writer| {
+            // The keeper ends when nobody can send to it, and the sealer when the keeper has ended.
+            writer.keeper = mpsc::sync_channel(0).0;
+            writer
+        });
+        let (keeper, sealer) = (self.keeper.join(), self.sealer.join());
+        writer.filter(|_| keeper.is_ok() && sealer.is_ok())
+    }
+}
+
+pub(super) fn open(options: Options) -> Result<(Embedded, OpenReport), OpenError> {
+    let boot_id = boot_id(&options)?;
+    make(&options)?;
+    let lock = take_lock(&options)?;
+    let store = Arc::new(Store::new(&options.path.join(LOG)));
+    let found = recover::run(&store, &options.path, &options.disk, &boot_id, Mode::Write)?;
+    let before = lock.told().map_or(0, |holder| holder.epoch);
+    let epoch = found.tip.epoch.max(before) + 1;
+    let Recovered { segments, next_number, mut tip, notes, unindexed, mut report } = found;
+    report.epoch = Epoch(epoch);
+    (tip.epoch, tip.boot_id) = (epoch, boot_id.clone());
+    let newest = store.newest_sealed();
+    if let Some((segment, hash)) = newest.filter(|_| report.index == IndexReport::Trusted) {
+        store.index().mark(&Watermark { segment, hash, boot_id: boot_id.clone() });
+    }
+
+    let mut segments = segments.into_iter();
+    let segment = match segments.next() {
+        Some(segment) => segment,
+        None => first_segment(&store, &options, next_number)?,
+    };
+    let (to_keeper, from_writer) = mpsc::sync_channel(KEEPER_WAITING_MAX);
+    let (to_sealer, from_keeper) = mpsc::channel();
+    let (to_writer, prepared) = mpsc::sync_channel(2);
+    prepare_next(segment.head.number, segments, &to_sealer, &to_writer)?;
+    let poison = Arc::new(Poison::default());
+    let current = Arc::new(AtomicU64::new(segment.head.number));
+    let mut writer = Writer {
+        segment,
+        tip,
+        prepared,
+        keeper: to_keeper,
+        poison: Arc::clone(&poison),
+        current: Arc::clone(&current),
+    };
+    let opened = Opened {
+        epoch,
+        at: options.clock.now().0,
+        version: options.version.clone(),
+        boot_id: boot_id.clone(),
+    };
+    let mut frames = vec![(Kind::Opened, frame::cbor(&opened))];
+    frames.extend(notes.iter().map(|(key, what)| (Kind::Damaged, frame::cbor(&Damaged::new(key, what)))));
+    writer::write_alone(&mut writer, frames).map_err(OpenError::Journal)?;
+    take_note(&store, &notes)?;
+    let holder = Holder { pid: std::process::id(), admin: options.admin.clone(), epoch };
+    lock.tell(&holder).map_err(OpenError::io("writing the lock file"))?;
+
+    let sealer = Sealer {
+        store: Arc::clone(&store),
+        disk: options.disk.clone(),
+        log: options.path.join(LOG),
+        segment_bytes: options.segment_bytes.max(SEGMENT_BYTES_MIN),
+        boot_id,
+        prepared: to_writer,
+        poison: Arc::clone(&poison),
+        unindexed,
+        newest,
+    };
+    let queue = Arc::new(Queue::new(options.queue_bytes_max));
+    let threads = spawn(&options, &store, &queue, writer, sealer, (from_writer, to_sealer, from_keeper))?;
+    let durability = durability(&options.path)?;
+    let journal = Embedded {
+        store,
+        live: LiveMap::new(options.workflows_live_max),
+        queue,
+        packer: Packer::default(),
+        poison,
+        epoch: Epoch(epoch),
+        durability,
+        clock: options.clock,
+        current,
+        lock: Some(lock),
+        holder: Mutex::new(holder),
+        threads: Mutex::new(Some(threads)),
+    };
+    Ok((journal, report))
+}
+
+pub(super) fn open_read_only(options: Options) -> Result<(Embedded, OpenReport), OpenError> {
+    let path = options.path.clone();
+    if !fs::exists(path.join(LOG)).map_err(OpenError::io("looking for the log"))? {
+        return Err(OpenError::Missing { path });
+    }
+    let holder = Lock::read(&path).map_err(OpenError::io("reading the lock file"))?;
+    if let Some(holder) = holder {
+        return Err(OpenError::Locked { path, pid: holder.pid, admin: holder.admin });
+    }
+    let boot_id = boot_id(&options)?;
+    let store = Arc::new(Store::new(&path.join(LOG)));
+    let found = recover::run(&store, &path, &options.disk, &boot_id, Mode::Read)?;
+    take_note(&store, &found.notes)?;
+    let mut report = found.report;
+    report.epoch = Epoch(found.tip.epoch);
+    let queue = Arc::new(Queue::new(0));
+    queue.end();
+    let journal = Embedded {
+        store,
+        live: LiveMap::new(options.workflows_live_max),
+        queue,
+        packer: Packer::default(),
+        poison: Arc::default(),
+        epoch: report.epoch,
+        durability: durability(&path)?,
+        clock: options.clock,
+        current: Arc::default(),
+        lock: None,
+        holder: Mutex::default(),
+        threads: Mutex::new(None),
+    };
+    Ok((journal, report))
+}
+
+/// The machine's boot, which tells a power cut from the death of a process.
+fn boot_id(options: &Options) -> Result<String, OpenError> {
+    if let Some(boot_id) = &options.boot_id {
+        return Ok(boot_id.clone());
+    }
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(OpenError::io("reading the boot id"))?;
+    Ok(boot_id.trim().to_owned())
+}
+
+/// Makes the directory, unless it is there, and says what is wrong with it.
+fn make(options: &Options) -> Result<(), OpenError> {
+    let path = &options.path;
+    let unwritable = |source: io::Error| match source.kind() {
+        io::ErrorKind::StorageFull => {
+            OpenError::Space { path: path.clone(), needed: needed(options), available: 0 }
+        }
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory => OpenError::Unwritable { path: path.clone(), source },
+        _ => OpenError::Io { doing: format!("making {}", path.display()), source },
+    };
+    fs::create_dir_all(path).map_err(unwritable)?;
+    let network = lease::network_file_system(path).map_err(OpenError::io("looking at the file system"))?;
+    if let Some(kind) = network {
+        return Err(OpenError::NetworkFileSystem { path: path.clone(), kind });
+    }
+    let log = path.join(LOG);
+    let is_journal = fs::exists(&log).and_then(|log| Ok(log || fs::exists(path.join(lease::FILE))?));
+    let mut others = fs::read_dir(path).map_err(unwritable)?;
+    if !is_journal.map_err(unwritable)? && others.next().is_some() {
+        return Err(OpenError::NotAJournal { path: path.clone() });
+    }
+    let has_log =
+        fs::exists(&log).map_err(unwritable)? && fs::read_dir(&log).map_err(unwritable)?.next().is_some();
+    if !has_log {
+        check_space(options)?;
+    }
+    fs::create_dir_all(&log).map_err(unwritable)?;
+    for dir in [path.parent().filter(|parent| !parent.as_os_str().is_empty()), Some(path.as_path())] {
+        // The directory may be there for long, in one that this user cannot read.
+        let synced = dir.map_or(Ok(()), |dir| options.disk.sync_dir(dir));
+        synced.or_else(|error| if has_log { Ok(()) } else { Err(error) }).map_err(unwritable)?;
+    }
+    Ok(())
+}
+
+/// What a new journal takes: two segments and the index.
+fn needed(options: &Options) -> u64 {
+    2 * options.segment_bytes.max(SEGMENT_BYTES_MIN) + INDEX_BYTES
+}
+
+fn check_space(options: &Options) -> Result<(), OpenError> {
+    let path = options.path.clone();
+    let disk =
+        rustix::fs::statvfs(&path).map_err(|error| OpenError::io("asking for free space")(error.into()))?;
+    let (needed, available) = (needed(options), disk.f_bavail.saturating_mul(disk.f_frsize));
+    if available < needed { Err(OpenError::Space { path, needed, available }) } else { Ok(()) }
+}
+
+fn take_lock(options: &Options) -> Result<Lock, OpenError> {
+    let path = options.path.clone();
+    Lock::take(&path).map_err(|error| match error {
+        lease::Error::Held(holder) => {
+            let holder = holder.unwrap_or_default();
+            OpenError::Locked { path, pid: holder.pid, admin: holder.admin }
+        }
+        lease::Error::Io(source) => OpenError::Unwritable { path, source },
+    })
+}
+
+fn first_segment(store: &Store, options: &Options, number: u64) -> Result<Segment, OpenError> {
+    let head = segment::Head::new(number).map_err(OpenError::io("preparing the log's first segment"))?;
+    let len = options.segment_bytes.max(SEGMENT_BYTES_MIN);
+    let made = segment::prepare(&options.disk, &options.path.join(LOG), head, len);
+    let segment = made.map_err(|source| match source.kind() {
+        io::ErrorKind::StorageFull => {
+            OpenError::Space { path: options.path.clone(), needed: needed(options), available: 0 }
+        }
+        _ => OpenError::Io { doing: "preparing the log's first segment".to_owned(), source },
+    })?;
+    store.open_table(Table::new(number, segment.file.reader(), segment.seed.clone()));
+    Ok(segment)
+}
+
+/// Hands the writer the segment that was prepared before, or asks for one. Whatever else was prepared is
+/// removed: there is nothing in it, and its number would be given twice.
+fn prepare_next(
+    open: u64,
+    mut prepared: impl Iterator<Item = Segment>,
+    sealer: &mpsc::Sender<ToSealer>,
+    writer: &mpsc::SyncSender<io::Result<Segment>>,
+) -> Result<(), OpenError> {
+    let next = prepared.next();
+    for extra in prepared {
+        fs::remove_file(extra.file.path()).map_err(OpenError::io("removing an empty segment"))?;
+    }
+    // Both receivers are in this function's caller.
+    match next {
+        Some(next) => drop(writer.send(Ok(next))),
+        None => drop(sealer.send(ToSealer::Prepare(open + 1))),
+    }
+    Ok(())
+}
+
+/// Puts what is known of damage into the heads.
+fn take_note(store: &Store, notes: &[(WorkflowKey, String)]) -> Result<(), OpenError> {
+    for (key, what) in notes {
+        let short = Short::of(key);
+        if let Some(mut row) = store.head(short).map_err(OpenError::Journal)? {
+            row.head.damage.get_or_insert_with(|| what.clone());
+            store.put([(row::head_key(short), row.value())]);
+        }
+    }
+    Ok(())
+}
+
+/// `PowerLoss` rests on the power-cut test (`tests::powercut`); a disk in memory survives nothing.
+fn durability(path: &Path) -> Result<Durability, OpenError> {
+    let in_memory =
+        lease::is_memory_file_system(path).map_err(OpenError::io("looking at the file system"))?;
+    if in_memory {
+        warn!("the journal is on a file system in memory: it survives the process, not a power cut");
+    }
+    Ok(if in_memory { Durability::ProcessKill } else { Durability::PowerLoss })
+}
+
+type Channels = (mpsc::Receiver<keeper::ToKeeper>, mpsc::Sender<ToSealer>, mpsc::Receiver<ToSealer>);
+
+fn spawn(
+    options: &Options,
+    store: &Arc<Store>,
+    queue: &Arc<Queue>,
+    writer: Writer,
+    sealer: Sealer,
+    (from_writer, to_sealer, from_keeper): Channels,
+) -> Result<Threads, OpenError> {
+    let ride = Duration::from_millis(options.ride_ms_max);
+    let starting = || OpenError::io("starting the journal's threads");
+    let (queue, store) = (Arc::clone(queue), Arc::clone(store));
+    let named = |name: &str| thread::Builder::new().name(name.to_owned());
+    let sealer = named("journal-sealer").spawn(move || sealer.run(&from_keeper)).map_err(starting())?;
+    let keep = move || keeper::keep(&store, &from_writer, &to_sealer);
+    let keeper = named("journal-keeper").spawn(keep).map_err(starting())?;
+    let writer = named("journal-writer").spawn(move || writer.run(&queue, ride)).map_err(starting())?;
+    Ok(Threads { writer, keeper, sealer })
+}

@@ -1,0 +1,294 @@
+//! What the journal says, record by record (durability.md, section 5). How a record becomes bytes is
+//! `codec`'s business.
+
+use minicbor::{Decode, Encode};
+
+use crate::model::{
+    AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
+    RunNonce, StepIndex, Timestamp, UpstreamName, Usage,
+};
+
+use super::via;
+
+/// The process at the other end of an agent's connection, told apart from every other process that this
+/// or another boot of any PID namespace of the machine has had.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq, Hash)]
+#[cbor(map)]
+pub struct Peer {
+    /// `/proc/sys/kernel/random/boot_id`.
+    #[n(1)]
+    pub boot_id: String,
+    /// Inode of the PID namespace.
+    #[n(2)]
+    pub pid_namespace: u64,
+    #[n(3)]
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
+    #[n(4)]
+    pub start_ticks: u64,
+    /// Process group at the time the attempt was opened.
+    #[n(5)]
+    pub process_group: u32,
+}
+
+/// A step begins: this request is about to be sent for the first time.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct Intent {
+    #[cbor(n(1), with = "via")]
+    pub step: StepIndex,
+    #[cbor(n(2), with = "via")]
+    pub attempt: AttemptId,
+    #[cbor(n(3), with = "via")]
+    pub epoch: Epoch,
+    #[cbor(n(4), with = "via")]
+    pub kind: CallKind,
+    #[cbor(n(5), with = "via")]
+    pub dialect: Dialect,
+    #[cbor(n(6), with = "via")]
+    pub upstream: UpstreamName,
+    /// Model, tool, or method and path.
+    #[n(7)]
+    pub operation: String,
+    #[cbor(n(8), with = "via")]
+    pub class: EffectClass,
+    #[cbor(n(9), with = "via")]
+    pub exact: Fingerprint,
+    /// Only for LLM bodies.
+    #[cbor(n(10), with = "via", has_nil)]
+    pub normalised: Option<Fingerprint>,
+    /// The k-th step of this attempt with this exact fingerprint, from 1.
+    #[n(11)]
+    pub occurrence: u32,
+    /// Sent upstream as `Idempotency-Key` where the upstream honours one.
+    #[n(12)]
+    pub idempotency_key: Option<String>,
+    /// The request body as the agent sent it.
+    #[cbor(n(13), with = "via")]
+    pub request: BodyHash,
+    #[n(14)]
+    pub request_len: u64,
+    #[cbor(n(15), with = "via")]
+    pub at: Timestamp,
+}
+
+/// A recorded answer: what a replay serves.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct Completed {
+    #[cbor(n(1), with = "via")]
+    pub step: StepIndex,
+    /// HTTP status.
+    #[n(2)]
+    pub status: u16,
+    /// End-to-end headers as served, lower-case names, in order; without `x-outrigger-*`.
+    #[cbor(n(3), with = "via")]
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body as served, without SSE comments; for MCP the JSON-RPC response alone.
+    #[cbor(n(4), with = "via")]
+    pub body: BodyHash,
+    #[n(5)]
+    pub body_len: u64,
+    /// The body was longer than what is recorded; a replay refuses instead of serving a part.
+    #[n(6)]
+    pub body_dropped: bool,
+    #[cbor(n(7), with = "via", has_nil)]
+    pub usage: Option<Usage>,
+    /// As the provider named it: `stop`, `tool_calls`, `end_turn`, `STOP`...
+    #[n(8)]
+    pub finish_reason: Option<String>,
+    /// The tools the model's answer calls, in order (names only).
+    #[n(9)]
+    pub announced: Vec<String>,
+    /// MCP: the result says `isError`, or the response is a JSON-RPC error.
+    #[n(10)]
+    pub is_error: bool,
+    /// A try before this one may have been billed without being recorded.
+    #[n(11)]
+    pub possibly_billed: bool,
+    /// Number of the try that was answered, from 1.
+    #[n(12)]
+    pub tried: u32,
+    #[cbor(n(13), with = "via")]
+    pub at: Timestamp,
+}
+
+/// The last answer of a list (`initialize`, `server/discover`, `*/list`) that the agent was shown.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct Listed {
+    /// Keyed by route, method, protocol version and cursor.
+    #[cbor(n(1), with = "via")]
+    pub list: Fingerprint,
+    #[cbor(n(2), with = "via")]
+    pub attempt: AttemptId,
+    #[cbor(n(3), with = "via")]
+    pub upstream: UpstreamName,
+    /// The MCP method.
+    #[n(4)]
+    pub method: String,
+    /// The request body, so that a session can be opened again with it.
+    #[cbor(n(5), with = "via")]
+    pub request: BodyHash,
+    #[n(6)]
+    pub status: u16,
+    #[cbor(n(7), with = "via")]
+    pub headers: Vec<(String, Vec<u8>)>,
+    #[cbor(n(8), with = "via")]
+    pub body: BodyHash,
+    #[cbor(n(9), with = "via")]
+    pub at: Timestamp,
+}
+
+/// One entry of a workflow's journal.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub enum Record {
+    #[n(1)]
+    WorkflowOpened {
+        #[cbor(n(1), with = "via")]
+        nonce: RunNonce,
+        #[n(2)]
+        version: String,
+        #[cbor(n(3), with = "via")]
+        at: Timestamp,
+    },
+    #[n(2)]
+    AttemptOpened {
+        #[cbor(n(1), with = "via")]
+        attempt: AttemptId,
+        #[cbor(n(2), with = "via")]
+        epoch: Epoch,
+        #[cbor(n(3), with = "via")]
+        reason: AttemptReason,
+        #[n(4)]
+        peer: Option<Peer>,
+        #[cbor(n(5), with = "via")]
+        at: Timestamp,
+    },
+    #[n(3)]
+    Intent(#[n(1)] Intent),
+    /// A try leaves. Its absence proves nothing.
+    #[n(4)]
+    Dispatched {
+        #[cbor(n(1), with = "via")]
+        step: StepIndex,
+        #[n(2)]
+        tried: u32,
+        #[cbor(n(3), with = "via")]
+        at: Timestamp,
+    },
+    #[n(5)]
+    Completed(#[n(1)] Completed),
+    /// A try that is not a result. `not_sent`: no byte of it left. Whether the agent was shown it, a later
+    /// `Delivered` says: the failure is recorded before the end of its answer is released.
+    #[n(6)]
+    Failed {
+        #[cbor(n(1), with = "via")]
+        step: StepIndex,
+        #[n(2)]
+        tried: u32,
+        #[cbor(n(3), with = "via")]
+        class: FailureClass,
+        #[n(4)]
+        status: Option<u16>,
+        #[n(5)]
+        not_sent: bool,
+        #[n(6)]
+        detail: String,
+        #[cbor(n(7), with = "via")]
+        at: Timestamp,
+    },
+    /// The sidecar said no. `step` when the call was known to be that step.
+    #[n(7)]
+    Refused {
+        #[cbor(n(1), with = "via", has_nil)]
+        step: Option<StepIndex>,
+        #[cbor(n(2), with = "via")]
+        attempt: AttemptId,
+        #[cbor(n(3), with = "via")]
+        exact: Fingerprint,
+        #[n(4)]
+        operation: String,
+        #[n(5)]
+        code: String,
+        #[cbor(n(6), with = "via")]
+        at: Timestamp,
+    },
+    /// An effect of this step may have happened.
+    #[n(8)]
+    InDoubt {
+        #[cbor(n(1), with = "via")]
+        step: StepIndex,
+        #[n(2)]
+        cause: String,
+        #[cbor(n(3), with = "via")]
+        at: Timestamp,
+    },
+    /// The recorded answer was served again in `attempt`.
+    #[n(9)]
+    Redelivered {
+        #[cbor(n(1), with = "via")]
+        step: StepIndex,
+        #[cbor(n(2), with = "via")]
+        attempt: AttemptId,
+        #[cbor(n(3), with = "via")]
+        at: Timestamp,
+    },
+    /// The agent's side of `attempt` was handed the end of the answer. Tells, after a restart of the
+    /// sidecar, a retry of an answer that never arrived from the next call of a polling loop.
+    #[n(10)]
+    Delivered {
+        #[cbor(n(1), with = "via")]
+        step: StepIndex,
+        #[cbor(n(2), with = "via")]
+        attempt: AttemptId,
+    },
+    #[n(11)]
+    Listed(#[n(1)] Listed),
+    #[n(12)]
+    WorkflowClosed {
+        #[n(1)]
+        reason: String,
+        #[cbor(n(2), with = "via")]
+        at: Timestamp,
+    },
+}
+
+impl Record {
+    /// The time the record carries; [`Record::Delivered`] has none.
+    pub fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::WorkflowOpened { at, .. }
+            | Self::AttemptOpened { at, .. }
+            | Self::Dispatched { at, .. }
+            | Self::Failed { at, .. }
+            | Self::Refused { at, .. }
+            | Self::InDoubt { at, .. }
+            | Self::Redelivered { at, .. }
+            | Self::WorkflowClosed { at, .. } => Some(*at),
+            Self::Intent(intent) => Some(intent.at),
+            Self::Completed(completed) => Some(completed.at),
+            Self::Listed(listed) => Some(listed.at),
+            Self::Delivered { .. } => None,
+        }
+    }
+
+    /// The record's name as messages show it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::WorkflowOpened { .. } => "WorkflowOpened",
+            Self::AttemptOpened { .. } => "AttemptOpened",
+            Self::Intent(_) => "Intent",
+            Self::Dispatched { .. } => "Dispatched",
+            Self::Completed(_) => "Completed",
+            Self::Failed { .. } => "Failed",
+            Self::Refused { .. } => "Refused",
+            Self::InDoubt { .. } => "InDoubt",
+            Self::Redelivered { .. } => "Redelivered",
+            Self::Delivered { .. } => "Delivered",
+            Self::Listed(_) => "Listed",
+            Self::WorkflowClosed { .. } => "WorkflowClosed",
+        }
+    }
+}

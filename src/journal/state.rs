@@ -1,0 +1,472 @@
+//! What a workflow's records add up to. Pure: every engine folds its records through [`WorkflowState`],
+//! so all engines agree on what is in order and what a step's state is.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, RunNonce, StepIndex, StepState, Timestamp,
+};
+
+use super::record::{Completed, Intent, Peer, Record};
+
+/// The attempt opened last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptHead {
+    pub attempt: AttemptId,
+    pub reason: AttemptReason,
+    pub peer: Option<Peer>,
+    pub at: Timestamp,
+    /// Completed steps this attempt has used (its own and redelivered ones).
+    pub used_completed: u64,
+}
+
+/// Everything about a workflow that fits in one small value, whatever its length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub nonce: RunNonce,
+    pub opened_at: Timestamp,
+    /// Time of the last record that carries one.
+    pub changed_at: Timestamp,
+    /// Number of records.
+    pub sequence: u64,
+    /// SHA-256 chain over the stored record bytes.
+    pub chain: [u8; 32],
+    /// Number of steps.
+    pub steps: u64,
+    /// Number of steps in state completed.
+    pub completed: u64,
+    pub attempt: Option<AttemptHead>,
+    pub closed: Option<Timestamp>,
+    /// Names file and offset when records of this workflow are lost or unreadable.
+    pub damage: Option<String>,
+}
+
+impl Head {
+    /// Completed steps that the current attempt has not used: what a restarted agent has yet to replay.
+    pub fn ahead(&self) -> u64 {
+        self.attempt.as_ref().map_or(0, |attempt| self.completed.saturating_sub(attempt.used_completed))
+    }
+
+    /// A head without any record: what an opening record fills, and all there is of a workflow whose
+    /// opening is lost.
+    pub(super) fn lost(at: Timestamp) -> Self {
+        Self {
+            nonce: RunNonce([0; 16]),
+            opened_at: at,
+            changed_at: at,
+            sequence: 0,
+            chain: [0; 32],
+            steps: 0,
+            completed: 0,
+            attempt: None,
+            closed: None,
+            damage: None,
+        }
+    }
+}
+
+/// What matching needs to know of a step, without reading its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepSummary {
+    pub step: StepIndex,
+    /// The attempt that began it.
+    pub attempt: AttemptId,
+    pub kind: CallKind,
+    pub class: EffectClass,
+    pub exact: Fingerprint,
+    pub normalised: Option<Fingerprint>,
+    pub occurrence: u32,
+    /// `Completed`, `Failed`, `InDoubt` or `Open`; refusals make no step.
+    pub state: StepState,
+    /// Tries begun or failed so far; 0 before the first `Dispatched` or `Failed`.
+    pub tries: u32,
+    /// Every try so far is known to have sent nothing, or was answered with a status that says the call
+    /// was not executed.
+    pub cleared: bool,
+}
+
+/// How an attempt has used a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The exchange that last carried the step to the agent in that attempt was handed the end of its
+    /// answer. False again when a new try or a redelivery begins.
+    pub delivered: bool,
+}
+
+/// A step's summary with what the next record about it needs beside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepEntry {
+    pub summary: StepSummary,
+    /// Every try before the one that is open is known not to have been executed. `summary.cleared` alone
+    /// cannot say that: it is false while a try is open.
+    pub clean: bool,
+}
+
+/// Where a state looks up what its own records have not told it yet. Asked only for what a record names,
+/// so that an engine never loads all steps of a workflow.
+pub trait Backing {
+    type Error;
+
+    /// # Errors
+    /// Whatever stops the engine from answering.
+    fn step(&self, step: StepIndex) -> Result<Option<StepEntry>, Self::Error>;
+
+    /// # Errors
+    /// Whatever stops the engine from answering.
+    fn usage(&self, attempt: AttemptId, step: StepIndex) -> Result<Option<Use>, Self::Error>;
+}
+
+/// Why a record was not taken in. The state is as before.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault<E> {
+    /// The look-up failed.
+    Backing(E),
+    /// The record may not follow what is recorded; the text says why.
+    OutOfOrder(String),
+}
+
+/// What some records changed: the entries they touched, as they are afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// `None` only when there was no workflow and no record.
+    pub head: Option<Head>,
+    pub steps: BTreeMap<StepIndex, StepEntry>,
+    pub uses: BTreeMap<(AttemptId, StepIndex), Use>,
+}
+
+/// A workflow's head and what the records folded so far changed, over a [`Backing`] that knows the rest.
+#[derive(Debug)]
+pub struct WorkflowState<'a, B> {
+    backing: &'a B,
+    change: Change,
+}
+
+impl<'a, B: Backing> WorkflowState<'a, B> {
+    /// `head` and `backing` describe the same moment.
+    pub fn new(head: Option<Head>, backing: &'a B) -> Self {
+        Self { backing, change: Change { head, ..Change::default() } }
+    }
+
+    pub fn head(&self) -> Option<&Head> {
+        self.change.head.as_ref()
+    }
+
+    /// What all records taken in so far changed.
+    pub fn finish(self) -> Change {
+        self.change
+    }
+
+    /// Takes in the workflow's next record; `chain` is the chain's head after it.
+    ///
+    /// # Errors
+    /// [`Fault`]; the state is then as before.
+    pub fn apply(&mut self, record: &Record, chain: [u8; 32]) -> Result<(), Fault<B::Error>> {
+        if let Record::WorkflowOpened { nonce, at, .. } = record {
+            return self.open(*nonce, *at, chain);
+        }
+        let Some(mut head) = self.change.head.clone() else {
+            return out_of_order(format!("{} before WorkflowOpened", record.name()));
+        };
+        if head.closed.is_some() {
+            return out_of_order(format!("{} after WorkflowClosed", record.name()));
+        }
+        let touched = self.judge(&mut head, record)?;
+        if let Some(at) = record.at() {
+            head.changed_at = at;
+        }
+        head.sequence += 1;
+        head.chain = chain;
+        self.change.head = Some(head);
+        if let Some(entry) = touched.step {
+            self.change.steps.insert(entry.summary.step, entry);
+        }
+        if let Some((attempt, step, used)) = touched.used {
+            self.change.uses.insert((attempt, step), used);
+        }
+        Ok(())
+    }
+
+    /// Takes in a record of a workflow that has lost others: what contradicts the state is counted and
+    /// chained, and otherwise passed over. For recovery only; such a workflow is never written again.
+    ///
+    /// # Errors
+    /// Only what the backing reports.
+    pub fn apply_damaged(
+        &mut self,
+        record: &Record,
+        chain: [u8; 32],
+        sequence: u64,
+        damage: &str,
+    ) -> Result<(), B::Error> {
+        let at = record.at().unwrap_or_default();
+        let head = self.change.head.get_or_insert_with(|| Head::lost(at));
+        head.damage.get_or_insert_with(|| damage.to_owned());
+        head.sequence = sequence.saturating_sub(1);
+        if let Record::Intent(intent) = record
+            && intent.step.number() > head.steps
+        {
+            head.steps = intent.step.number() - 1;
+        }
+        match self.apply(record, chain) {
+            Ok(()) => Ok(()),
+            Err(Fault::Backing(error)) => Err(error),
+            Err(Fault::OutOfOrder(_)) => {
+                if let Some(head) = self.change.head.as_mut() {
+                    head.sequence = sequence;
+                    head.chain = chain;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn open(&mut self, nonce: RunNonce, at: Timestamp, chain: [u8; 32]) -> Result<(), Fault<B::Error>> {
+        if self.change.head.is_some() {
+            return out_of_order("a second WorkflowOpened".to_owned());
+        }
+        self.change.head = Some(Head { nonce, sequence: 1, chain, ..Head::lost(at) });
+        Ok(())
+    }
+
+    fn judge(&self, head: &mut Head, record: &Record) -> Result<Touched, Fault<B::Error>> {
+        match record {
+            Record::WorkflowOpened { .. } => out_of_order("a second WorkflowOpened".to_owned()),
+            Record::AttemptOpened { attempt, reason, peer, at, .. } => {
+                let last = head.attempt.as_ref().map(|last| last.attempt);
+                if last.is_some_and(|last| *attempt <= last) {
+                    return out_of_order(format!(
+                        "attempt {attempt} opened, the last one is {}",
+                        shown(last)
+                    ));
+                }
+                head.attempt = Some(AttemptHead {
+                    attempt: *attempt,
+                    reason: *reason,
+                    peer: peer.clone(),
+                    at: *at,
+                    used_completed: 0,
+                });
+                Ok(Touched::default())
+            }
+            Record::Intent(intent) => intended(head, intent),
+            Record::Dispatched { step, tried, .. } => self.dispatched(head, *step, *tried),
+            Record::Completed(completed) => self.completed(head, completed),
+            Record::Failed { step, tried, status, not_sent, .. } => {
+                let executed_by_none = *not_sent || status.is_some_and(not_executed);
+                self.failed(head, *step, *tried, executed_by_none)
+            }
+            Record::Refused { step, attempt, .. } => {
+                opened(head, *attempt)?;
+                step.map_or(Ok(()), |step| self.entry(step).map(drop))?;
+                Ok(Touched::default())
+            }
+            Record::InDoubt { step, .. } => {
+                let mut entry = self.unanswered(*step, "InDoubt")?;
+                entry.summary.state = StepState::InDoubt;
+                entry.summary.cleared = false;
+                Ok(Touched::step(entry))
+            }
+            Record::Redelivered { step, attempt, .. } => self.used(head, *step, *attempt, false),
+            Record::Delivered { step, attempt } => self.used(head, *step, *attempt, true),
+            Record::Listed(listed) => opened(head, listed.attempt).map(|()| Touched::default()),
+            Record::WorkflowClosed { at, .. } => {
+                head.closed = Some(*at);
+                Ok(Touched::default())
+            }
+        }
+    }
+
+    fn dispatched(&self, head: &Head, step: StepIndex, tried: u32) -> Result<Touched, Fault<B::Error>> {
+        let mut entry = self.unanswered(step, "Dispatched")?;
+        let summary = &mut entry.summary;
+        if tried <= summary.tries {
+            return out_of_order(format!("try {tried} of step {step} begun, it has had {}", summary.tries));
+        }
+        if summary.state == StepState::InDoubt && summary.class == EffectClass::Effect {
+            return out_of_order(format!("step {step} is an effect in doubt and was sent again"));
+        }
+        // A try that was begun and has no outcome may have been executed; so may one that is missing.
+        entry.clean &=
+            tried == summary.tries + 1 && (summary.state == StepState::Failed || summary.tries == 0);
+        summary.tries = tried;
+        summary.state = StepState::Open;
+        summary.cleared = false;
+        self.with_new_answer(head, entry)
+    }
+
+    fn failed(
+        &self,
+        head: &Head,
+        step: StepIndex,
+        tried: u32,
+        executed_by_none: bool,
+    ) -> Result<Touched, Fault<B::Error>> {
+        let mut entry = self.unanswered(step, "Failed")?;
+        let summary = &mut entry.summary;
+        let in_doubt = summary.state == StepState::InDoubt;
+        let open = summary.state == StepState::Open && summary.tries > 0;
+        if tried < summary.tries || tried == 0 {
+            return out_of_order(format!("try {tried} of step {step} failed, it has had {}", summary.tries));
+        }
+        // This is the outcome of the one try that had none, or of the next one.
+        let known = if open || in_doubt { tried == summary.tries.max(1) } else { tried <= summary.tries + 1 };
+        entry.clean &= known && executed_by_none;
+        summary.tries = tried;
+        summary.cleared = entry.clean;
+        // Doubt ends only with the knowledge that nothing was executed.
+        if !in_doubt || entry.clean {
+            summary.state = StepState::Failed;
+        }
+        self.with_new_answer(head, entry)
+    }
+
+    fn completed(&self, head: &mut Head, completed: &Completed) -> Result<Touched, Fault<B::Error>> {
+        let mut entry = self.unanswered(completed.step, "Completed")?;
+        if completed.tried == 0 {
+            return out_of_order(format!("step {} completed by try 0", completed.step));
+        }
+        entry.summary.state = StepState::Completed;
+        entry.summary.tries = entry.summary.tries.max(completed.tried);
+        entry.summary.cleared = false;
+        let touched = self.with_new_answer(head, entry)?;
+        head.completed += 1;
+        // A step of an earlier attempt counts for the current one only when that has used it.
+        if let Some(current) = head.attempt.as_mut()
+            && touched.used.is_some()
+        {
+            current.used_completed += 1;
+        }
+        Ok(touched)
+    }
+
+    /// `entry` as changed, and how the current attempt uses it: whatever answer the agent was handed
+    /// before, it was not this one.
+    fn with_new_answer(&self, head: &Head, entry: StepEntry) -> Result<Touched, Fault<B::Error>> {
+        let step = entry.summary.step;
+        let mut used = None;
+        if let Some(current) = &head.attempt
+            && self.usage(current.attempt, step)?.is_some()
+        {
+            used = Some((current.attempt, step, Use { delivered: false }));
+        }
+        Ok(Touched { step: Some(entry), used })
+    }
+
+    fn used(
+        &self,
+        head: &mut Head,
+        step: StepIndex,
+        attempt: AttemptId,
+        delivered: bool,
+    ) -> Result<Touched, Fault<B::Error>> {
+        opened(head, attempt)?;
+        let entry = self.entry(step)?;
+        let first_use = self.usage(attempt, step)?.is_none();
+        if let Some(current) = head.attempt.as_mut()
+            && current.attempt == attempt
+            && first_use
+            && entry.summary.state == StepState::Completed
+        {
+            current.used_completed += 1;
+        }
+        Ok(Touched { step: None, used: Some((attempt, step, Use { delivered })) })
+    }
+
+    /// The entry of a step that has no recorded answer yet.
+    fn unanswered(&self, step: StepIndex, record: &'static str) -> Result<StepEntry, Fault<B::Error>> {
+        let entry = self.entry(step)?;
+        if entry.summary.state == StepState::Completed {
+            return out_of_order(format!("{record} for step {step}, which is completed"));
+        }
+        Ok(entry)
+    }
+
+    fn entry(&self, step: StepIndex) -> Result<StepEntry, Fault<B::Error>> {
+        if let Some(entry) = self.change.steps.get(&step) {
+            return Ok(entry.clone());
+        }
+        match self.backing.step(step).map_err(Fault::Backing)? {
+            Some(entry) => Ok(entry),
+            None => out_of_order(format!("step {step} has no Intent")),
+        }
+    }
+
+    fn usage(&self, attempt: AttemptId, step: StepIndex) -> Result<Option<Use>, Fault<B::Error>> {
+        match self.change.uses.get(&(attempt, step)) {
+            Some(used) => Ok(Some(*used)),
+            None => self.backing.usage(attempt, step).map_err(Fault::Backing),
+        }
+    }
+}
+
+/// The entries one record changes.
+#[derive(Default)]
+struct Touched {
+    step: Option<StepEntry>,
+    used: Option<(AttemptId, StepIndex, Use)>,
+}
+
+impl Touched {
+    fn step(entry: StepEntry) -> Self {
+        Self { step: Some(entry), used: None }
+    }
+}
+
+fn intended<E>(head: &mut Head, intent: &Intent) -> Result<Touched, Fault<E>> {
+    let current = head.attempt.as_ref().map(|current| current.attempt);
+    if current != Some(intent.attempt) {
+        return out_of_order(format!(
+            "step {} begun by attempt {}, the current one is {}",
+            intent.step,
+            intent.attempt,
+            shown(current)
+        ));
+    }
+    if intent.step.number() != head.steps + 1 {
+        return out_of_order(format!("step {} begun after {} steps", intent.step, head.steps));
+    }
+    head.steps += 1;
+    let summary = StepSummary {
+        step: intent.step,
+        attempt: intent.attempt,
+        kind: intent.kind,
+        class: intent.class,
+        exact: intent.exact,
+        normalised: intent.normalised,
+        occurrence: intent.occurrence,
+        state: StepState::Open,
+        tries: 0,
+        // A missing Dispatched proves nothing: the first try may have left already.
+        cleared: false,
+    };
+    Ok(Touched {
+        step: Some(StepEntry { summary, clean: true }),
+        used: Some((intent.attempt, intent.step, Use { delivered: false })),
+    })
+}
+
+/// `attempt` is the current attempt or one before it.
+fn opened<E>(head: &Head, attempt: AttemptId) -> Result<(), Fault<E>> {
+    let current = head.attempt.as_ref().map(|current| current.attempt);
+    if current.is_some_and(|current| attempt <= current) {
+        return Ok(());
+    }
+    out_of_order(format!("attempt {attempt} was never opened, the current one is {}", shown(current)))
+}
+
+/// Statuses by which a server says that it has not executed the call (durability.md, section 6).
+fn not_executed(status: u16) -> bool {
+    matches!(status, 401 | 403 | 407 | 429)
+}
+
+fn shown(attempt: Option<AttemptId>) -> String {
+    attempt.map_or_else(|| "none".to_owned(), |attempt| attempt.to_string())
+}
+
+fn out_of_order<T, E>(why: String) -> Result<T, Fault<E>> {
+    Err(Fault::OutOfOrder(why))
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

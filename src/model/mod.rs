@@ -1,0 +1,17 @@
+//! The nouns every other layer speaks in: ids, time, calls, steps, usage. Pure: no runtime, no files,
+//! no sockets, and no clock but the [`time::Clock`] that somebody else implements.
+
+pub mod call;
+pub mod ids;
+pub mod step;
+pub mod time;
+pub mod usage;
+
+pub use call::{CallKind, Channel, Dialect, EffectClass, Operation, Surface};
+pub use ids::{
+    AttemptId, BadId, BodyHash, Epoch, Fingerprint, Owner, RunNonce, StepIndex, UpstreamName, WorkflowId,
+    WorkflowKey,
+};
+pub use step::{AttemptReason, FailureClass, Source, StepState};
+pub use time::{Clock, Timestamp};
+pub use usage::Usage;

@@ -1,0 +1,105 @@
+//! The life of a step and of an attempt, in the words the journal and the timeline share.
+
+use std::fmt;
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StepState {
+    /// Answered, and the answer is recorded.
+    Completed,
+    /// The last try failed in a way that is not a result (429, 5xx, a cut stream); an equal request tries again.
+    Failed,
+    /// An effect that may have happened; nobody knows.
+    InDoubt,
+    /// Begun (its intent is recorded), no outcome yet.
+    Open,
+    /// Refused by the sidecar before anything was sent.
+    Refused,
+}
+
+impl StepState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::InDoubt => "in_doubt",
+            Self::Open => "open",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl fmt::Display for StepState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where an answer came from: the value of `x-outrigger-source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    Join,
+    Live,
+    Replay,
+}
+
+impl Source {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Live => "live",
+            Self::Replay => "replay",
+        }
+    }
+}
+
+/// Why an attempt was opened: the reason in `x-outrigger-attempt: 2; reason=process`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttemptReason {
+    /// Named by path, header or wrapper.
+    Explicit,
+    /// The first request of the workflow.
+    First,
+    /// Another process, and the last attempt's is gone.
+    Process,
+    /// The agent asked again for what an attempt asks first, and nobody was connected.
+    Rewind,
+}
+
+impl AttemptReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Explicit => "explicit",
+            Self::First => "first",
+            Self::Process => "process",
+            Self::Rewind => "rewind",
+        }
+    }
+}
+
+/// Why a try is not a result (durability.md, section 4, "Errors").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureClass {
+    /// The answer ended before its dialect's end, or in its dialect's error event.
+    Cut,
+    /// No connection: refused, unreachable, TLS or name resolution failed. Nothing was sent.
+    Connect,
+    /// The connection broke after the request may have left, before a complete answer.
+    Reset,
+    /// A status that asks for another try: 401, 403, 407, 408, 425, 429, 5xx.
+    Status,
+    /// A deadline passed.
+    Timeout,
+}
+
+impl FailureClass {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The bodies that go to agents. Many small frames that are there already leave as one: a burst of 200
+//! stream events costs a handful of writes, a paced stream is not delayed.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+
+use super::feed::{Next, Reader};
+
+/// Every answer of the sidecar has a body of this type.
+pub(crate) type AgentBody = UnsyncBoxBody<Bytes, Torn>;
+
+/// Ends an agent's exchange without a clean end: HTTP/1 closes the connection, HTTP/2 resets the stream.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub(crate) struct Torn;
+
+/// Frames are joined up to this size.
+pub(super) const JOINED_BYTES_MAX: usize = 16 * 1024;
+/// How many scheduler turns a body may wait for more before it gives what it has.
+const TURNS_MAX: u8 = 4;
+
+/// What an exchange does when the end of its answer has been handed over; dropped unused otherwise.
+pub(crate) type AtEnd = Box<dyn FnOnce() + Send>;
+
+/// Collects frames that are ready at once.
+#[derive(Default)]
+pub(super) struct Joiner {
+    parts: Vec<Bytes>,
+    len: usize,
+    turns: u8,
+}
+
+impl Joiner {
+    pub(super) fn add(&mut self, part: Bytes) {
+        self.len += part.len();
+        self.parts.push(part);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len >= JOINED_BYTES_MAX
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Whether to give the scheduler another turn before giving out what is here.
+    pub(super) fn waits(&mut self, context: &Context<'_>) -> bool {
+        let waits = self.turns < TURNS_MAX;
+        if waits {
+            self.turns += 1;
+            context.waker().wake_by_ref();
+        }
+        waits
+    }
+
+    pub(super) fn take(&mut self) -> Bytes {
+        (self.len, self.turns) = (0, 0);
+        if self.parts.len() == 1 {
+            return self.parts.pop().unwrap_or_default();
+        }
+        let mut joined = BytesMut::with_capacity(self.parts.iter().map(Bytes::len).sum());
+        self.parts.drain(..).for_each(|part| joined.extend_from_slice(&part));
+        joined.freeze()
+    }
+}
+
+/// The body of an exchange that reads a running step.
+pub(crate) struct FeedBody {
+    reader: Reader,
+    joiner: Joiner,
+    torn: bool,
+    at_end: Option<AtEnd>,
+}
+
+impl fmt::Debug for FeedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FeedBody").field("reader", &self.reader).finish_non_exhaustive()
+    }
+}
+
+impl FeedBody {
+    pub(crate) fn new(reader: Reader, at_end: AtEnd) -> Self {
+        Self { reader, joiner: Joiner::default(), torn: false, at_end: Some(at_end) }
+    }
+
+    fn ended(&mut self) {
+        if let Some(at_end) = self.at_end.take() {
+            at_end();
+        }
+    }
+}
+
+impl Body for FeedBody {
+    type Data = Bytes;
+    type Error = Torn;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+        let this = &mut *self;
+        loop {
+            if this.torn && this.joiner.is_empty() {
+                return Poll::Ready(Some(Err(Torn)));
+            }
+            if this.joiner.is_full() || this.torn {
+                return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
+            }
+            match this.reader.poll_next(context) {
+                Poll::Ready(Next::Frame(frame)) => this.joiner.add(frame),
+                Poll::Ready(Next::End) if this.joiner.is_empty() => {
+                    this.ended();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Next::End) => {
+                    // hyper does not ask again once it has the bytes a content-length promised.
+                    this.ended();
+                    return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
+                }
+                Poll::Ready(Next::Torn(last_words)) => {
+                    this.torn = true;
+                    if !last_words.is_empty() {
+                        this.joiner.add(last_words);
+                    }
+                }
+                Poll::Pending if this.joiner.is_empty() => return Poll::Pending,
+                Poll::Pending if this.joiner.waits(context) => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Some(Ok(Frame::data(this.joiner.take())))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.at_end.is_none() && self.joiner.is_empty() && self.reader.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+/// The body of an answer that is all there: a replay, or a refusal.
+pub(crate) struct WholeBody {
+    bytes: Option<Bytes>,
+    len: u64,
+    at_end: Option<AtEnd>,
+}
+
+impl fmt::Debug for WholeBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WholeBody").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl WholeBody {
+    pub(crate) fn new(bytes: Bytes, at_end: Option<AtEnd>) -> Self {
+        let mut body = Self { len: bytes.len() as u64, bytes: Some(bytes), at_end };
+        if body.len == 0 {
+            // Nobody polls a body without bytes.
+            body.bytes = None;
+            body.end();
+        }
+        body
+    }
+
+    fn end(&mut self) {
+        if let Some(at_end) = self.at_end.take() {
+            at_end();
+        }
+    }
+}
+
+impl Body for WholeBody {
+    type Data = Bytes;
+    type Error = Torn;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+        let bytes = self.bytes.take();
+        self.end();
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}

@@ -1,0 +1,38 @@
+//! One agent's connection, as the attempts of a workflow need it: alive or not, and whose.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::identity::peer;
+use crate::journal::Peer;
+
+/// Lives as long as its connection; whoever keeps a `Weak` to it can tell that it has closed.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: SocketAddr,
+    server: SocketAddr,
+    peer: OnceCell<Option<Peer>>,
+}
+
+impl Connection {
+    pub(crate) fn new(client: SocketAddr, server: SocketAddr) -> Arc<Self> {
+        Arc::new(Self { client, server, peer: OnceCell::new() })
+    }
+
+    /// The process at the other end, looked for once. `None` when it cannot be seen.
+    pub(crate) async fn peer(&self) -> Option<&Peer> {
+        if !self.client.ip().to_canonical().is_loopback() {
+            return None;
+        }
+        let (client, server) = (self.client, self.server);
+        let found = self
+            .peer
+            .get_or_init(|| async move {
+                tokio::task::spawn_blocking(move || peer::find(client, server)).await.unwrap_or(None)
+            })
+            .await;
+        found.as_ref()
+    }
+}

@@ -1,0 +1,173 @@
+//! The way in: accepts agents' connections, HTTP/1.1 and HTTP/2 without TLS, within limits.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower::util::BoxCloneService;
+use tower::{Service, ServiceBuilder, ServiceExt};
+
+use super::body::AgentBody;
+use super::connection::Connection;
+use super::pipeline;
+use super::sidecar::Sidecar;
+
+/// Limits on connections and their heads.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub connections_max: usize,
+    pub header_bytes_max: usize,
+    /// Longest wait for a request's head, from the end of the request before it.
+    pub header_timeout: Duration,
+}
+
+/// Requests of one HTTP/2 connection at once.
+const H2_STREAMS_MAX: u32 = 128;
+/// Streams a client may reset before the server has seen to them.
+const H2_PENDING_RESETS_MAX: usize = 32;
+const H2_WINDOW_BYTES: u32 = 1 << 20;
+/// HTTP/2 connections are asked for a sign of life this often.
+const H2_KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// A listener that cannot accept (no file descriptors) tries again after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves agents on one address until [`GracefulShutdown`] or the process ends.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    sidecar: Arc<Sidecar>,
+    limits: Limits,
+    places: Arc<Semaphore>,
+}
+
+type Edge = BoxCloneService<Request<Incoming>, Response<AgentBody>, Infallible>;
+
+impl Listener {
+    /// Takes over a bound socket. `places` is shared by all listeners of the sidecar.
+    ///
+    /// # Errors
+    /// When the socket does not know its own address.
+    pub fn new(
+        socket: TcpListener,
+        sidecar: Arc<Sidecar>,
+        limits: Limits,
+        places: Arc<Semaphore>,
+    ) -> std::io::Result<Self> {
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address, sidecar, limits, places })
+    }
+
+    /// Accepts until dropped. Connections outlive it, watched by `shutdown`.
+    pub async fn accept(self, shutdown: Arc<GracefulShutdown>) {
+        loop {
+            // Bounded: waiting connections stay in the kernel's queue.
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            match self.socket.accept().await {
+                Ok((stream, client)) => {
+                    let serving = self.serve(stream, client, shutdown.watcher());
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a connection is not the sidecar's work: it ends with its client"
+                    )]
+                    tokio::spawn(async move {
+                        let _place = place;
+                        serving.await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, listen = %self.address, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn serve(
+        &self,
+        stream: TcpStream,
+        client: SocketAddr,
+        watcher: Watcher,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let nodelay = stream.set_nodelay(true);
+        let server = stream.local_addr().unwrap_or(self.address);
+        let edge = edge(Arc::clone(&self.sidecar), Connection::new(client, server));
+        let service = hyper::service::service_fn(move |request| edge.clone().call(request));
+        let builder = builder(&self.limits);
+        let metrics = Arc::clone(&self.sidecar);
+        async move {
+            if nodelay.is_err() {
+                // Answers would come in steps of 40 ms; better no connection at all. The peer has gone.
+                return;
+            }
+            metrics.metrics().connection_opened();
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = watcher.watch(connection.into_owned()).await {
+                tracing::debug!(error, %client, "a connection ended early");
+            }
+            metrics.metrics().connection_closed();
+        }
+    }
+}
+
+/// The only tower stack on the way in; boxed once per connection.
+fn edge(sidecar: Arc<Sidecar>, connection: Arc<Connection>) -> Edge {
+    let answer = tower::service_fn(move |request: Request<Incoming>| {
+        let (sidecar, connection) = (Arc::clone(&sidecar), Arc::clone(&connection));
+        async move { Ok::<_, Infallible>(guarded(sidecar, connection, request).await) }
+    });
+    ServiceBuilder::new().layer_fn(|inner| inner).service(answer).boxed_clone()
+}
+
+/// A defect of ours answers 500 for its own request and leaves the connection's others alone.
+async fn guarded(
+    sidecar: Arc<Sidecar>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<AgentBody> {
+    use futures_util::FutureExt;
+    let answering = pipeline::answer(sidecar, connection, request);
+    match std::panic::AssertUnwindSafe(answering).catch_unwind().await {
+        Ok(departure) => departure,
+        Err(_) => {
+            tracing::error!("a request met a defect of the sidecar");
+            pipeline::bare(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER_BYTES_MIN));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
+        .initial_stream_window_size(H2_WINDOW_BYTES)
+        .initial_connection_window_size(4 * H2_WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(H2_KEEP_ALIVE)
+        .keep_alive_timeout(H2_KEEP_ALIVE);
+    builder
+}
+
+/// Header lines of one request.
+const HEADERS_MAX: usize = 256;
+/// hyper's own minimum for its read buffer.
+const HTTP1_BUFFER_BYTES_MIN: usize = 8192;

@@ -1,0 +1,174 @@
+//! One call, top to bottom. Read this first: the only place that knows the order of the stages.
+
+use std::sync::Arc;
+
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::model::{Channel, EffectClass, Source, WorkflowId};
+
+use super::body::WholeBody;
+use super::call::{Call, Target};
+use super::connection::Connection;
+use super::refusal::{self, Asker};
+use super::sidecar::{JournalUnavailable, Sidecar};
+use super::stage::recall::{Asked, OpenStep, Recall, Served};
+use super::stage::respond::Departure;
+use super::stage::{enroll, list, pass, recall, record, respond, route};
+use crate::wire::refusal::Refusal;
+
+/// Answers one request. A refusal is rendered in the dialect the caller speaks, as far as it is known.
+pub(crate) async fn answer(
+    sidecar: Arc<Sidecar>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Departure {
+    let mut asker = Asker::unknown();
+    match walk(&sidecar, connection, request, &mut asker).await {
+        Ok(departure) => departure,
+        Err(refusal) => {
+            sidecar.metrics.refusal(&refusal.code);
+            refusal::depart(&refusal, &asker)
+        }
+    }
+}
+
+async fn walk(
+    sidecar: &Arc<Sidecar>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+    asker: &mut Asker,
+) -> Result<Departure, Refusal> {
+    let snapshot = sidecar.snapshot(); // one version of everything for the whole call
+    let (parts, body) = request.into_parts();
+    if route::wants_tunnel(&parts.method, &parts.headers) {
+        return Err(refusal::tunnel());
+    }
+    let target = route::target(&snapshot, &parts.uri, &parts.headers)?;
+    asker.upstream(target.upstream.dialect);
+    if !route::is_inspected(&target) {
+        return pass_through(sidecar, &target, parts, body).await;
+    }
+    let call = route::call(&snapshot, target, connection, parts, body).await?;
+    asker.call(&call.inspected);
+    match call.workflow.clone() {
+        None => anonymous(sidecar, &call).await,
+        Some(workflow) => durable(sidecar, call, &workflow).await,
+    }
+}
+
+async fn pass_through(
+    sidecar: &Arc<Sidecar>,
+    target: &Target,
+    parts: http::request::Parts,
+    body: Incoming,
+) -> Result<Departure, Refusal> {
+    if sidecar.is_draining() {
+        return Err(refusal::shutting_down());
+    }
+    let limits = sidecar.snapshot().limits;
+    let body = http_body_util::Limited::new(body, limits.body_bytes_max).boxed_unsync();
+    pass::stream(target, parts.method, &parts.headers, body).await
+}
+
+/// A call without a workflow is forwarded and metered, never recorded.
+async fn anonymous(sidecar: &Arc<Sidecar>, call: &Call) -> Result<Departure, Refusal> {
+    if sidecar.is_draining() {
+        return Err(refusal::shutting_down());
+    }
+    pass::metered(sidecar, call).await
+}
+
+/// A call of a workflow.
+async fn durable(sidecar: &Arc<Sidecar>, call: Call, workflow: &WorkflowId) -> Result<Departure, Refusal> {
+    let kind = match call.inspected.operation.channel {
+        Channel::Step(kind) => kind,
+        Channel::List => return listed(sidecar, &call, workflow).await,
+        Channel::Live => return live(sidecar, &call, workflow).await,
+    };
+    let Some(fingerprints) = call.fingerprints else { return Err(refusal::internal()) };
+    let asked = Asked {
+        kind,
+        class: call.inspected.operation.class,
+        exact: fingerprints.exact,
+        normalised: fingerprints.normalised,
+    };
+    let enrolled = match enroll::attempt(sidecar, &call, workflow, Some(&asked.exact)).await {
+        Err(refusal) if may_pass_unrecorded(sidecar, &refusal, asked.class) => {
+            return anonymous(sidecar, &call).await;
+        }
+        other => other?,
+    };
+    let (open, served) = loop {
+        match recall::step(sidecar, &enrolled, &call, &asked).await? {
+            Recall::Recorded { served, ticket } => {
+                return respond::replayed(sidecar, served, ticket, &call).await;
+            }
+            Recall::InFlight { served, feed } if call.rpc_id().is_none() => {
+                return respond::running(sidecar, served, feed, Source::Join, &call).await;
+            }
+            // An MCP answer carries the id of the request that began it: whoever joins waits for its end and
+            // asks again, and gets the recorded answer under its own id.
+            Recall::InFlight { served, feed } => {
+                respond::settled(sidecar, &feed).await;
+                drop(served);
+            }
+            Recall::Fresh(slot) => {
+                if sidecar.is_draining() {
+                    return Err(refusal::shutting_down());
+                }
+                // From here on the outcome is owed: nothing the client does ends the work.
+                match slot.open(sidecar, &call, &asked) {
+                    Ok(Some(begun)) => break begun,
+                    Ok(None) => {}
+                    Err(refusal) if may_pass_unrecorded(sidecar, &refusal, asked.class) => {
+                        return anonymous(sidecar, &call).await;
+                    }
+                    Err(refusal) => return Err(refusal),
+                }
+            }
+        }
+    };
+    begin(sidecar, open, served, call, asked).await
+}
+
+async fn begin(
+    sidecar: &Arc<Sidecar>,
+    open: OpenStep,
+    served: Served,
+    call: Call,
+    asked: Asked,
+) -> Result<Departure, Refusal> {
+    let feed = Arc::clone(&open.feed);
+    sidecar.tasks.spawn(record::carry(Arc::clone(sidecar), open, call.clone(), asked));
+    respond::running(sidecar, served, feed, Source::Live, &call).await
+}
+
+async fn listed(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Result<Departure, Refusal> {
+    let Some(fingerprints) = call.fingerprints else { return Err(refusal::internal()) };
+    let enrolled = enroll::attempt(sidecar, call, workflow, None).await?;
+    list::serve(sidecar, &enrolled, call, &fingerprints.exact).await
+}
+
+async fn live(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Result<Departure, Refusal> {
+    if call.inspected.mcp.as_ref().is_some_and(|mcp| !mcp.known) {
+        return Err(refusal::unknown_method(call.rpc_method().unwrap_or_default()));
+    }
+    let enrolled = enroll::attempt(sidecar, call, workflow, None).await?;
+    pass::live(sidecar, &enrolled.run, call).await
+}
+
+/// With `journal.unavailable: passthrough` a call that may be repeated goes on without a journal.
+fn may_pass_unrecorded(sidecar: &Sidecar, refusal: &Refusal, class: EffectClass) -> bool {
+    refusal::is_journal_unavailable(refusal)
+        && class == EffectClass::Read
+        && sidecar.snapshot().journal_unavailable == JournalUnavailable::Passthrough
+}
+
+/// An empty answer with a status.
+pub(crate) fn bare(status: http::StatusCode) -> Departure {
+    let mut departure = http::Response::new(WholeBody::new(bytes::Bytes::new(), None).boxed_unsync());
+    *departure.status_mut() = status;
+    departure
+}

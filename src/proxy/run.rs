@@ -1,0 +1,173 @@
+//! What this process knows of a live workflow beside its journal: the attempt's connections and
+//! processes, the steps at work, and which exchanges are still open. All of it may be lost; then the
+//! journal alone decides, on the careful side.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::journal::Peer;
+use crate::model::{AttemptId, Fingerprint, StepIndex, UpstreamName, WorkflowKey};
+use crate::replay::cursor::Exchange;
+
+use super::connection::Connection;
+use super::feed::Feed;
+
+/// Whether an exchange is open, and how it ended. Shared by the exchange's body and the run.
+#[derive(Debug, Default)]
+pub(crate) struct ExchangeMark(AtomicU8);
+
+const OPEN: u8 = 0;
+const DELIVERED: u8 = 1;
+const LOST: u8 = 2;
+
+impl ExchangeMark {
+    pub(crate) fn delivered(&self) {
+        self.0.store(DELIVERED, Ordering::Release);
+    }
+
+    pub(crate) fn read(&self) -> Exchange {
+        match self.0.load(Ordering::Acquire) {
+            OPEN => Exchange::Open,
+            DELIVERED => Exchange::Delivered,
+            _ => Exchange::Lost,
+        }
+    }
+}
+
+/// Held by whatever carries a step's answer to the agent. Dropped before the end: the exchange is lost.
+#[derive(Debug)]
+pub(crate) struct ExchangeGuard(pub(crate) Arc<ExchangeMark>);
+
+impl Drop for ExchangeGuard {
+    fn drop(&mut self) {
+        _ = self.0.0.compare_exchange(OPEN, LOST, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// The attempt this process is serving.
+#[derive(Debug)]
+pub(crate) struct LiveAttempt {
+    pub(crate) id: AttemptId,
+    /// Processes known to belong to it.
+    pub(crate) members: Vec<Peer>,
+    pub(crate) connections: Vec<Weak<Connection>>,
+    /// What was asked before the first answer was delivered: how a restarted agent begins.
+    pub(crate) opening: HashSet<Fingerprint>,
+    pub(crate) answered: bool,
+    /// Time since boot of the last request, or of the last look at an open exchange.
+    pub(crate) active_at: Duration,
+    /// The exchange that last carried each step of this attempt.
+    pub(crate) exchanges: HashMap<StepIndex, Arc<ExchangeMark>>,
+}
+
+impl LiveAttempt {
+    pub(crate) fn new(id: AttemptId, now: Duration) -> Self {
+        Self {
+            id,
+            members: Vec::new(),
+            connections: Vec::new(),
+            opening: HashSet::new(),
+            answered: false,
+            active_at: now,
+            exchanges: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connections.iter().any(|connection| connection.strong_count() > 0)
+    }
+
+    pub(crate) fn meet(&mut self, connection: &Arc<Connection>, peer: Option<&Peer>) {
+        self.connections.retain(|known| known.strong_count() > 0);
+        if !self.connections.iter().any(|known| known.as_ptr() == Arc::as_ptr(connection)) {
+            self.connections.push(Arc::downgrade(connection));
+        }
+        if let Some(peer) = peer.filter(|peer| !self.members.contains(peer)) {
+            self.members.push(peer.clone());
+        }
+    }
+}
+
+/// Where an agent's MCP session stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UpstreamSession {
+    /// The upstream's own session id, once there is one.
+    pub(crate) id: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct RunState {
+    pub(crate) attempt: Option<LiveAttempt>,
+    pub(crate) running: HashMap<StepIndex, Arc<Feed>>,
+    /// Sessions the upstreams gave, by upstream and by the session id the agent was shown.
+    pub(crate) sessions: HashMap<(UpstreamName, String), UpstreamSession>,
+}
+
+/// One live workflow. Its lock is held for decisions only, never across an await.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) key: WorkflowKey,
+    pub(crate) state: Mutex<RunState>,
+    /// One session is opened at a time.
+    pub(crate) opening_session: tokio::sync::Mutex<()>,
+}
+
+impl RunState {
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.attempt.as_ref().is_none_or(|attempt| !attempt.is_connected())
+    }
+
+    fn active_at(&self) -> Duration {
+        self.attempt.as_ref().map_or(Duration::ZERO, |attempt| attempt.active_at)
+    }
+}
+
+/// The live workflows of this process.
+#[derive(Debug, Default)]
+pub(crate) struct Runs(Mutex<HashMap<WorkflowKey, Arc<Run>>>);
+
+impl Runs {
+    /// Idle workflows above this number are forgotten, the longest idle first.
+    pub(crate) const LIVE_MAX: usize = 1024;
+
+    pub(crate) fn of(&self, key: &WorkflowKey) -> Arc<Run> {
+        let mut runs = self.0.lock();
+        if let Some(run) = runs.get(key) {
+            return Arc::clone(run);
+        }
+        if runs.len() >= Self::LIVE_MAX {
+            forget_idle(&mut runs);
+        }
+        let run = Arc::new(Run {
+            key: key.clone(),
+            state: Mutex::default(),
+            opening_session: tokio::sync::Mutex::default(),
+        });
+        runs.insert(key.clone(), Arc::clone(&run));
+        run
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+/// Forgets a quarter of the idle workflows, so that the search is not repeated for every new one.
+fn forget_idle(runs: &mut HashMap<WorkflowKey, Arc<Run>>) {
+    let mut idle: Vec<(Duration, WorkflowKey)> = runs
+        .iter()
+        .filter(|(_, run)| Arc::strong_count(run) == 1)
+        .filter_map(|(key, run)| {
+            let state = run.state.lock();
+            state.is_idle().then(|| (state.active_at(), key.clone()))
+        })
+        .collect();
+    idle.sort_by_key(|(active_at, _)| *active_at);
+    for (_, key) in idle.iter().take((idle.len() / 4).max(1)) {
+        runs.remove(key);
+    }
+}

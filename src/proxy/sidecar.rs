@@ -1,0 +1,152 @@
+//! What every stage may reach: the journal, the clock, the live workflows, and one immutable snapshot of
+//! everything a reload may change.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::journal::Journal;
+use crate::model::{Clock, Dialect, RunNonce, UpstreamName, WorkflowId};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream;
+
+use super::run::Runs;
+use super::tasks::Tasks;
+
+/// One upstream, ready to be called.
+pub struct Upstream {
+    pub name: UpstreamName,
+    pub dialect: Dialect,
+    /// `http` or `https`.
+    pub scheme: http::uri::Scheme,
+    pub authority: http::uri::Authority,
+    /// Path in front of every call's own, without a trailing `/`.
+    pub base_path: String,
+    pub client: upstream::Client,
+    /// Longest silence of the upstream, before its head and between its bytes.
+    pub idle: Duration,
+    /// How long an answer is read on after the agent left.
+    pub drain: Duration,
+    /// Do not ask OpenAI streams for their usage: configured so, or this upstream refused the option.
+    pub observe_only: AtomicBool,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upstream({} at {}://{}{})", self.name, self.scheme, self.authority, self.base_path)
+    }
+}
+
+impl Upstream {
+    pub(crate) fn asks_usage(&self) -> bool {
+        self.dialect == Dialect::Openai && !self.observe_only.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn observe(&self) {
+        self.observe_only.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Limits on what agents may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest request body, as sent and as decoded.
+    pub body_bytes_max: usize,
+    /// Longest silence while a request body arrives.
+    pub body_idle: Duration,
+    /// Largest answer that is recorded; a longer one passes and cannot be replayed.
+    pub recorded_bytes_max: usize,
+}
+
+/// What to do with LLM calls and reads when the journal cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalUnavailable {
+    Fail,
+    Passthrough,
+}
+
+/// One version of everything a call depends on. Never changed; a reload builds another.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub upstreams: HashMap<UpstreamName, Arc<Upstream>>,
+    pub limits: Limits,
+    /// The workflow of calls that name none.
+    pub default_workflow: Option<WorkflowId>,
+    pub journal_unavailable: JournalUnavailable,
+}
+
+/// The sidecar: everything that outlives one call.
+#[derive(Debug)]
+pub struct Sidecar {
+    snapshot: ArcSwap<Snapshot>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) runs: Runs,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Arc<Metrics>,
+    draining: AtomicBool,
+    random: fn(&mut [u8]),
+}
+
+impl Sidecar {
+    /// `random` fills a buffer with bytes fit for keys.
+    pub fn new(
+        snapshot: Snapshot,
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        random: fn(&mut [u8]),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            journal,
+            clock,
+            runs: Runs::default(),
+            tasks: Tasks::default(),
+            metrics,
+            draining: AtomicBool::new(false),
+            random,
+        })
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// From now on new steps are refused; replays, joins and running steps go on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Steps and streams at work.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Workflows this process holds in memory.
+    pub fn live_workflows(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub(crate) fn fresh_nonce(&self) -> RunNonce {
+        let mut nonce = [0; 16];
+        (self.random)(&mut nonce);
+        RunNonce(nonce)
+    }
+}

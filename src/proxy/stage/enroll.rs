@@ -1,0 +1,192 @@
+//! Which attempt of its workflow a call belongs to (durability.md, section 3). Opens the workflow and
+//! its attempts; refuses what belongs to an attempt that is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::identity::peer;
+use crate::journal::{Batch, Head, Peer, Record, Urgency, state::AttemptHead};
+use crate::model::{AttemptId, AttemptReason, Fingerprint, Owner, StepIndex, WorkflowId, WorkflowKey};
+use crate::proxy::call::Call;
+use crate::proxy::refusal;
+use crate::proxy::run::{LiveAttempt, Run, RunState};
+use crate::proxy::sidecar::Sidecar;
+use crate::wire::refusal::Refusal;
+
+/// An attempt must have been idle this long before a repeated first request can open the next one.
+const REWIND_IDLE: Duration = Duration::from_millis(250);
+
+/// The caller's place: its workflow and the attempt it may act for.
+#[derive(Clone, Debug)]
+pub(crate) struct Enrolled {
+    pub(crate) run: Arc<Run>,
+    pub(crate) attempt: AttemptId,
+    pub(crate) reason: AttemptReason,
+}
+
+/// Finds or opens the attempt. `asked` is the fingerprint of a step, `None` for calls that are no steps.
+pub(crate) async fn attempt(
+    sidecar: &Sidecar,
+    call: &Call,
+    workflow: &WorkflowId,
+    asked: Option<&Fingerprint>,
+) -> Result<Enrolled, Refusal> {
+    let key = WorkflowKey { owner: Owner::local(), workflow: workflow.clone() };
+    // Looking for the peer reads files; it happens before the lock, once per connection.
+    let peer = match call.attempt {
+        Some(_) => None,
+        None => call.connection.peer().await,
+    };
+    let run = sidecar.runs.of(&key);
+    let (attempt, reason) = {
+        let mut state = run.state.lock();
+        let head = sidecar.journal.attach(&key).map_err(|error| refusal::journal(&error))?;
+        let chosen = choose(sidecar, &state, &key, head.as_ref(), call, peer, asked)?;
+        match chosen {
+            Chosen::Current(current) => {
+                adopt(&mut state, current.attempt, sidecar.clock.since_boot());
+                (current.attempt, current.reason)
+            }
+            Chosen::Next(attempt, reason) => {
+                open(sidecar, &key, head.is_none(), attempt, reason, peer)?;
+                state.attempt = Some(LiveAttempt::new(attempt, sidecar.clock.since_boot()));
+                (attempt, reason)
+            }
+        }
+    };
+    note(sidecar, &run, call, peer, asked);
+    Ok(Enrolled { run, attempt, reason })
+}
+
+enum Chosen {
+    Current(AttemptHead),
+    Next(AttemptId, AttemptReason),
+}
+
+fn choose(
+    sidecar: &Sidecar,
+    state: &RunState,
+    key: &WorkflowKey,
+    head: Option<&Head>,
+    call: &Call,
+    peer: Option<&Peer>,
+    asked: Option<&Fingerprint>,
+) -> Result<Chosen, Refusal> {
+    let Some(head) = head else {
+        let reason = if call.attempt.is_some() { AttemptReason::Explicit } else { AttemptReason::First };
+        return Ok(Chosen::Next(call.attempt.unwrap_or(AttemptId::FIRST), reason));
+    };
+    if head.closed.is_some() {
+        return Err(refusal::workflow_closed());
+    }
+    let Some(current) = &head.attempt else {
+        return Ok(Chosen::Next(call.attempt.unwrap_or(AttemptId::FIRST), AttemptReason::First));
+    };
+    match call.attempt {
+        Some(named) if named < current.attempt => Err(refusal::fenced(named, current.attempt)),
+        Some(named) if named > current.attempt => Ok(Chosen::Next(named, AttemptReason::Explicit)),
+        Some(_) => Ok(Chosen::Current(current.clone())),
+        None => match peer {
+            Some(peer) => by_process(state, current, peer),
+            None => Ok(by_rewind(sidecar, state, key, call, current, asked)),
+        },
+    }
+}
+
+/// Rule (b): the attempt is its process, that process's relatives and, while it lives, its group.
+fn by_process(state: &RunState, current: &AttemptHead, caller: &Peer) -> Result<Chosen, Refusal> {
+    let live = state.attempt.as_ref().filter(|live| live.id == current.attempt);
+    let members = live.map_or(&[][..], |live| &live.members);
+    let known: Vec<&Peer> = members.iter().chain(&current.peer).collect();
+    if known.is_empty() || known.contains(&caller) {
+        return Ok(Chosen::Current(current.clone()));
+    }
+    let alive: Vec<&Peer> = known.into_iter().filter(|member| peer::is_alive(member)).collect();
+    if alive.is_empty() {
+        return Ok(Chosen::Next(current.attempt.next(), AttemptReason::Process));
+    }
+    let belongs = alive
+        .iter()
+        .any(|member| member.process_group == caller.process_group || peer::are_kin(member, caller));
+    if belongs { Ok(Chosen::Current(current.clone())) } else { Err(refusal::unrelated_process(caller.pid)) }
+}
+
+/// Rule (c): the peer cannot be seen, and the call is one that the attempt began with.
+fn by_rewind(
+    sidecar: &Sidecar,
+    state: &RunState,
+    key: &WorkflowKey,
+    call: &Call,
+    current: &AttemptHead,
+    asked: Option<&Fingerprint>,
+) -> Chosen {
+    let idle = state.attempt.as_ref().is_none_or(|live| {
+        let connected = live.connections.iter().any(|connection| {
+            connection.strong_count() > 0 && connection.as_ptr() != Arc::as_ptr(&call.connection)
+        });
+        let own = live.connections.iter().any(|known| known.as_ptr() == Arc::as_ptr(&call.connection));
+        !connected && !own && sidecar.clock.since_boot().saturating_sub(live.active_at) >= REWIND_IDLE
+    });
+    let attended = state.running.values().any(|feed| feed.has_readers());
+    let begins = asked.is_some_and(|asked| began_with(sidecar, state, key, asked));
+    if idle && !attended && begins {
+        Chosen::Next(current.attempt.next(), AttemptReason::Rewind)
+    } else {
+        Chosen::Current(current.clone())
+    }
+}
+
+/// Whether the attempt asked this before its first answer. What this process did not see itself, the
+/// journal's first step stands for: every attempt of a workflow begins like the first.
+fn began_with(sidecar: &Sidecar, state: &RunState, key: &WorkflowKey, asked: &Fingerprint) -> bool {
+    let seen = state.attempt.as_ref().is_some_and(|live| live.opening.contains(asked));
+    seen || sidecar
+        .journal
+        .step(key, StepIndex::FIRST)
+        .is_ok_and(|step| step.is_some_and(|step| step.summary.exact == *asked))
+}
+
+/// This process has not served the attempt yet: it goes on where another process of ours stopped.
+fn adopt(state: &mut RunState, attempt: AttemptId, now: Duration) {
+    if state.attempt.as_ref().is_none_or(|live| live.id != attempt) {
+        state.attempt = Some(LiveAttempt::new(attempt, now));
+    }
+}
+
+/// Opens the attempt, and the workflow with it when it is new. Rides the next flush: an attempt that is
+/// lost with a crash had no effect, since the first effect's own flush would have kept it.
+fn open(
+    sidecar: &Sidecar,
+    key: &WorkflowKey,
+    is_new: bool,
+    attempt: AttemptId,
+    reason: AttemptReason,
+    peer: Option<&Peer>,
+) -> Result<(), Refusal> {
+    let at = sidecar.clock.now();
+    let epoch = sidecar.journal.epoch();
+    let opened = is_new.then(|| Record::WorkflowOpened {
+        nonce: sidecar.fresh_nonce(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        at,
+    });
+    let begun = Record::AttemptOpened { attempt, epoch, reason, peer: peer.cloned(), at };
+    let batch = Batch { records: opened.into_iter().chain([begun]).collect(), bodies: Vec::new() };
+    // Nobody waits for this ticket: see above.
+    sidecar
+        .journal
+        .commit(key, epoch, batch, Urgency::Ride)
+        .map(drop)
+        .map_err(|error| refusal::journal(&error))
+}
+
+fn note(sidecar: &Sidecar, run: &Run, call: &Call, peer: Option<&Peer>, asked: Option<&Fingerprint>) {
+    let mut state = run.state.lock();
+    if let Some(live) = &mut state.attempt {
+        live.meet(&call.connection, peer);
+        live.active_at = sidecar.clock.since_boot();
+        if let Some(asked) = asked.filter(|_| !live.answered) {
+            live.opening.insert(*asked);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Sends a call upstream and reads its answer to the end. Runs in a task of its own: the agent may leave,
+//! the answer is still read and recorded, within bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::Incoming;
+
+use crate::model::EffectClass;
+use crate::proxy::call::Call;
+use crate::proxy::feed::{AnswerStart, Feed};
+use crate::proxy::headers;
+use crate::proxy::sidecar::{Sidecar, Upstream};
+use crate::upstream::{Error, OutBody, Resend};
+use crate::wire::answer::{Answer, AnswerHead, AnswerOptions, Cut, Outcome, Piece};
+
+/// How often a running answer is looked at for readers that have left.
+const DESERTED_POLL: Duration = Duration::from_millis(500);
+
+/// What goes out for a call, and what that means for its answer.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) body: Bytes,
+    pub(crate) headers: HeaderMap,
+    /// The usage option was added; its traces are taken out of the answer.
+    pub(crate) asked_usage: bool,
+}
+
+/// The call as it goes upstream: the agent's bytes, but for the usage option.
+pub(crate) fn outbound(call: &Call) -> Outbound {
+    let edit = call.inspected.usage_edit.as_ref().filter(|_| call.upstream.asks_usage());
+    let asked_usage = edit.is_some();
+    Outbound {
+        body: edit.map_or_else(|| call.body.clone(), |edit| edit.apply(&call.body).into()),
+        headers: headers::outbound(&call.headers, true),
+        asked_usage,
+    }
+}
+
+/// An answer's body: still coming, or read already to see what it says.
+pub(crate) type AnswerBody = Either<Incoming, Full<Bytes>>;
+
+/// Largest refusal that is searched for the name of the usage option.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// Sends the request and waits for the answer's head. An upstream that refuses the usage option gets the
+/// agent's own bytes instead, and is not asked again.
+pub(crate) async fn send(
+    call: &Call,
+    outbound: &mut Outbound,
+    class: EffectClass,
+) -> Result<Response<AnswerBody>, Error> {
+    let response = send_once(call, outbound, class).await?;
+    if !outbound.asked_usage || !matches!(response.status().as_u16(), 400 | 422) {
+        return Ok(response.map(Either::Left));
+    }
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, REFUSAL_BYTES_MAX);
+    let refusal = body.collect().await.map_err(|error| Error::from_body(error.as_ref()))?.to_bytes();
+    if memchr::memmem::find(&refusal, b"stream_options").is_none() {
+        return Ok(Response::from_parts(head, Either::Right(Full::new(refusal))));
+    }
+    call.upstream.observe();
+    outbound.body = call.body.clone();
+    outbound.asked_usage = false;
+    Ok(send_once(call, outbound, class).await?.map(Either::Left))
+}
+
+async fn send_once(
+    call: &Call,
+    outbound: &Outbound,
+    class: EffectClass,
+) -> Result<Response<Incoming>, Error> {
+    let body = Full::new(outbound.body.clone()).map_err(|never| match never {}).boxed_unsync();
+    let request = request(&call.upstream, call, outbound.headers.clone(), body);
+    let resend = if class == EffectClass::Effect { Resend::Never } else { Resend::Allowed };
+    let waiting = call.upstream.client.send(request, resend);
+    tokio::time::timeout(call.upstream.idle, waiting)
+        .await
+        .unwrap_or_else(|_| Err(Error::silent(call.upstream.idle)))
+}
+
+/// Builds the request for `upstream`: its own path in front of the call's.
+pub(crate) fn request(
+    upstream: &Upstream,
+    call: &Call,
+    headers: HeaderMap,
+    body: OutBody,
+) -> Request<OutBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = uri(upstream, &call.rest, call.query.as_deref());
+    *request.headers_mut() = headers;
+    request
+}
+
+pub(crate) fn uri(upstream: &Upstream, rest: &str, query: Option<&str>) -> http::Uri {
+    let path = format!("{}{rest}", upstream.base_path);
+    let path_and_query = match query {
+        Some(query) => format!("{path}?{query}"),
+        None if path.is_empty() => "/".to_owned(),
+        None => path,
+    };
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(upstream.scheme.clone());
+    parts.authority = Some(upstream.authority.clone());
+    parts.path_and_query = path_and_query.parse().ok();
+    http::Uri::from_parts(parts).unwrap_or_default()
+}
+
+/// A whole answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) start: AnswerStart,
+    /// What a replay will serve; `None` when it was longer than what is recorded.
+    pub(crate) recorded: Option<Bytes>,
+    pub(crate) outcome: Outcome,
+    /// What the agent gets only once the outcome is durable.
+    pub(crate) held: Vec<Bytes>,
+}
+
+/// Why an answer was not read to its end.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The upstream closed, reset or fell silent.
+    Upstream(Error),
+    /// It ended cleanly and too early.
+    Cut(Cut),
+    /// Nobody was left to read it, and the time to go on alone was over.
+    Deserted,
+    /// The sidecar is stopping.
+    Stopping,
+}
+
+/// Reads the answer, feeding the agent's exchanges as far as they may see it now.
+pub(crate) async fn read(
+    sidecar: &Sidecar,
+    call: &Call,
+    asked_usage: bool,
+    response: Response<AnswerBody>,
+    feed: &Arc<Feed>,
+) -> Result<Fetched, Broken> {
+    let (mut head, mut body) = response.into_parts();
+    headers::strip(&mut head.headers);
+    let mut answer = Answer::new(
+        call.inspected.operation.surface,
+        &AnswerHead {
+            status: head.status.as_u16(),
+            content_type: headers::content_type(&head.headers),
+            content_encoding: headers::content_encoding(&head.headers),
+        },
+        AnswerOptions { hide_usage: asked_usage, rpc_id: call.rpc_id().map(ToOwned::to_owned) },
+    );
+    if asked_usage {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let start = AnswerStart { status: head.status, headers: head.headers };
+    let mut taken =
+        Taken { feed, announced: false, start: &start, recorded: Some(Vec::new()), len: 0, held: Vec::new() };
+    if headers::content_type(&start.headers).is_some_and(|kind| kind.starts_with("text/event-stream")) {
+        taken.announce();
+    }
+    let limit = sidecar.snapshot().limits.recorded_bytes_max;
+    let mut pieces = Vec::new();
+    let ending = sidecar.tasks.ending();
+    tokio::pin!(ending);
+    loop {
+        let frame = tokio::select! {
+            frame = next(&mut body, call.upstream.idle) => frame.map_err(Broken::Upstream)?,
+            () = deserted(sidecar, feed, call.upstream.drain) => return Err(Broken::Deserted),
+            () = &mut ending => return Err(Broken::Stopping),
+        };
+        let Some(chunk) = frame else { break };
+        let fed = answer.feed(chunk, &mut pieces).map_err(Broken::Cut);
+        taken.take(&mut pieces, limit);
+        fed?;
+    }
+    let outcome = answer.finish(&mut pieces).map_err(Broken::Cut);
+    taken.take(&mut pieces, limit);
+    let outcome = outcome?;
+    let recorded = taken.recorded.map(|parts| join(&parts));
+    let held = taken.held;
+    Ok(Fetched { recorded, outcome, held, start })
+}
+
+/// The next bytes of the answer, `None` at its end. Trailers are dropped.
+async fn next(body: &mut AnswerBody, idle: Duration) -> Result<Option<Bytes>, Error> {
+    loop {
+        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| Error::silent(idle))?;
+        match frame {
+            None => return Ok(None),
+            Some(frame) => {
+                if let Ok(bytes) = frame.map_err(|error| Error::from_body(error.as_ref()))?.into_data() {
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+    }
+}
+
+pub(crate) async fn deserted(sidecar: &Sidecar, feed: &Feed, drain: Duration) {
+    loop {
+        tokio::time::sleep(DESERTED_POLL).await;
+        if feed.deserted_for(sidecar.clock.since_boot()).is_some_and(|alone| alone >= drain) {
+            return;
+        }
+    }
+}
+
+/// Where the pieces of an answer go.
+struct Taken<'a> {
+    feed: &'a Feed,
+    start: &'a AnswerStart,
+    announced: bool,
+    recorded: Option<Vec<Bytes>>,
+    len: usize,
+    held: Vec<Bytes>,
+}
+
+impl Taken<'_> {
+    fn take(&mut self, pieces: &mut Vec<Piece>, limit: usize) {
+        for piece in pieces.drain(..) {
+            match piece {
+                Piece::Comment(bytes) => self.forward(bytes),
+                Piece::Forward(bytes) => {
+                    self.record(&bytes, limit);
+                    self.forward(bytes);
+                }
+                Piece::Hold(bytes) => {
+                    self.record(&bytes, limit);
+                    self.held.push(bytes);
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self) {
+        if !self.announced {
+            self.announced = true;
+            self.feed.start(self.start.clone());
+        }
+    }
+
+    /// The head of an answer that is no stream goes out with its first byte that may be seen, so that an
+    /// answer which comes in one piece can still be refused cleanly when it cannot be recorded.
+    fn forward(&mut self, bytes: Bytes) {
+        self.announce();
+        self.feed.push(bytes);
+    }
+
+    fn record(&mut self, bytes: &Bytes, limit: usize) {
+        self.len = self.len.saturating_add(bytes.len());
+        if self.len > limit {
+            self.recorded = None;
+        }
+        if let Some(parts) = &mut self.recorded {
+            parts.push(bytes.clone());
+        }
+    }
+}
+
+fn join(parts: &[Bytes]) -> Bytes {
+    match parts {
+        [only] => only.clone(),
+        parts => parts.concat().into(),
+    }
+}

@@ -1,0 +1,156 @@
+//! What an MCP server offers (`initialize`, `server/discover`, `*/list`). Live while nothing recorded
+//! lies ahead; a restarted agent gets the recorded answer, because a changed list would change its next
+//! request to the model (durability.md, section 9).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::BodyExt;
+
+use crate::journal::{Batch, Body, Listed, Record, Urgency};
+use crate::model::{EffectClass, Fingerprint, Source};
+use crate::proxy::body::WholeBody;
+use crate::proxy::call::Call;
+use crate::proxy::feed::Feed;
+use crate::proxy::headers::{self, Said};
+use crate::proxy::refusal;
+use crate::proxy::sidecar::Sidecar;
+use crate::wire::refusal::Refusal;
+use crate::wire::status;
+
+use super::enroll::Enrolled;
+use super::fetch::{self, Broken, Fetched};
+use super::respond::{self, Departure};
+use super::session;
+
+/// Answers a list from the journal or from the upstream.
+pub(crate) async fn serve(
+    sidecar: &Arc<Sidecar>,
+    enrolled: &Enrolled,
+    call: &Call,
+    list: &Fingerprint,
+) -> Result<Departure, Refusal> {
+    let head = sidecar.journal.attach(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
+    if head.is_some_and(|head| head.ahead() > 0)
+        && let Some(listed) =
+            sidecar.journal.listed(&enrolled.run.key, list).map_err(|error| refusal::journal(&error))?
+    {
+        return recorded(sidecar, enrolled, call, &listed).await;
+    }
+    live(sidecar, enrolled, call, list).await
+}
+
+async fn recorded(
+    sidecar: &Arc<Sidecar>,
+    enrolled: &Enrolled,
+    call: &Call,
+    listed: &Listed,
+) -> Result<Departure, Refusal> {
+    let (journal, hash) = (Arc::clone(&sidecar.journal), listed.body);
+    let body =
+        tokio::task::spawn_blocking(move || journal.body(&hash)).await.map_err(|_| refusal::internal())?;
+    let body = body.map_err(|error| refusal::journal(&error))?;
+    let mut headers = headers::restored(&listed.headers);
+    let body = respond::readdressed(&body, call, &headers);
+    if headers.contains_key(session::SESSION_ID) {
+        // The recorded session may be long gone; the agent's new one is the sidecar's until it must be real.
+        headers.insert(session::SESSION_ID, session::invent(sidecar));
+    }
+    let status = StatusCode::from_u16(listed.status).map_err(|_| refusal::internal())?;
+    Ok(depart(enrolled, status, headers, body, Source::Replay))
+}
+
+async fn live(
+    sidecar: &Arc<Sidecar>,
+    enrolled: &Enrolled,
+    call: &Call,
+    list: &Fingerprint,
+) -> Result<Departure, Refusal> {
+    let fetched = fetch_list(sidecar, enrolled, call).await.map_err(|broken| match broken {
+        Broken::Upstream(error) => {
+            refusal::upstream_failed(error.class, error.not_sent, &call.upstream.name, &error.detail)
+        }
+        Broken::Cut(cut) => refusal::cut(&call.upstream.name, &cut.to_string()),
+        Broken::Deserted | Broken::Stopping => refusal::stopping(),
+    })?;
+    let code = fetched.start.status.as_u16();
+    let served = fetched.outcome.mcp_response.clone().or_else(|| fetched.recorded.clone());
+    if let Some(served) = served.filter(|_| status::is_result(code)) {
+        keep(sidecar, enrolled, call, list, &fetched, served);
+    }
+    let body = fetched.recorded.unwrap_or_default();
+    Ok(depart(enrolled, fetched.start.status, fetched.start.headers, body, Source::Live))
+}
+
+async fn fetch_list(sidecar: &Arc<Sidecar>, enrolled: &Enrolled, call: &Call) -> Result<Fetched, Broken> {
+    let mut outbound = fetch::outbound(call);
+    let run = &enrolled.run;
+    let used = session::put(sidecar, run, call, &mut outbound.headers).await.map_err(Broken::Upstream)?;
+    let mut response = fetch::send(call, &mut outbound, EffectClass::Read).await.map_err(Broken::Upstream)?;
+    if session::is_dead(&response, used.as_ref()) {
+        session::renew(sidecar, run, call, used.as_ref(), &mut outbound.headers)
+            .await
+            .map_err(Broken::Upstream)?;
+        response = fetch::send(call, &mut outbound, EffectClass::Read).await.map_err(Broken::Upstream)?;
+    }
+    // Nobody reads this feed: a list is short and goes out in one piece.
+    fetch::read(sidecar, call, false, response, &Arc::new(Feed::default())).await
+}
+
+/// Records what the agent is about to be shown. Rides: a lost list is only asked for again.
+fn keep(
+    sidecar: &Sidecar,
+    enrolled: &Enrolled,
+    call: &Call,
+    list: &Fingerprint,
+    fetched: &Fetched,
+    served: Bytes,
+) {
+    let (request, body) = (Body::whole(call.body.clone()), Body::whole(served));
+    let listed = |list: Fingerprint| {
+        Record::Listed(Listed {
+            list,
+            attempt: enrolled.attempt,
+            upstream: call.upstream.name.clone(),
+            method: call.rpc_method().unwrap_or_default().to_owned(),
+            request: request.hash,
+            status: fetched.start.status.as_u16(),
+            headers: headers::recorded(&fetched.start.headers),
+            body: body.hash,
+            at: sidecar.clock.now(),
+        })
+    };
+    let opens = call.rpc_method() == Some("initialize") && fetched.start.status.is_success();
+    let last = opens.then(|| listed(session::last_initialize(call)));
+    let records = [listed(*list)].into_iter().chain(last).collect();
+    let batch = Batch { records, bodies: vec![request, body] };
+    if let Err(error) =
+        sidecar.journal.commit(&enrolled.run.key, sidecar.journal.epoch(), batch, Urgency::Ride)
+    {
+        tracing::warn!(workflow = %enrolled.run.key, %error, "a list cannot be recorded");
+    }
+}
+
+fn depart(
+    enrolled: &Enrolled,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    body: Bytes,
+    source: Source,
+) -> Departure {
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let said = Said {
+        workflow: &enrolled.run.key.workflow,
+        attempt: enrolled.attempt,
+        reason: enrolled.reason,
+        step: None,
+        source,
+    };
+    headers::say(&mut headers, &said);
+    let mut departure = Response::new(WholeBody::new(body, None).boxed_unsync());
+    *departure.status_mut() = status;
+    *departure.headers_mut() = headers;
+    departure
+}

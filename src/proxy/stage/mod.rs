@@ -1,0 +1,11 @@
+//! The stages of a call, one file each. `pipeline` knows their order; they do not know each other's.
+
+pub(crate) mod enroll;
+pub(crate) mod fetch;
+pub(crate) mod list;
+pub(crate) mod pass;
+pub(crate) mod recall;
+pub(crate) mod record;
+pub(crate) mod respond;
+pub(crate) mod route;
+pub(crate) mod session;

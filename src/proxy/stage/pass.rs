@@ -1,0 +1,286 @@
+//! Calls that are neither recorded nor replayed: everything without a workflow, and the live side of MCP
+//! (event streams, notifications, pings, session ends). They end with their client.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{Method, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Either};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::model::{CallKind, Channel, Dialect, Source, StepState};
+use crate::proxy::body::{Joiner, Torn, WholeBody};
+use crate::proxy::call::{Call, Target};
+use crate::proxy::headers;
+use crate::proxy::refusal;
+use crate::proxy::run::Run;
+use crate::proxy::sidecar::{Sidecar, Upstream};
+use crate::telemetry::event::StepEvent;
+use crate::upstream::{Error, OutBody, Resend};
+use crate::wire::answer::{Answer, AnswerHead, AnswerOptions, Piece};
+use crate::wire::mcp::McpMessage;
+use crate::wire::refusal::Refusal;
+
+use super::fetch::{self, AnswerBody};
+use super::respond::Departure;
+use super::session;
+
+/// Forwards a request whose body is not looked at, in both directions as a stream.
+pub(crate) async fn stream(
+    target: &Target,
+    method: Method,
+    arrived: &http::HeaderMap,
+    body: OutBody,
+) -> Result<Departure, Refusal> {
+    let mut request = http::Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = fetch::uri(&target.upstream, &target.rest, target.query.as_deref());
+    *request.headers_mut() = headers::outbound(arrived, false);
+    let response = forward(&target.upstream, request).await?;
+    let (mut head, body) = response.into_parts();
+    headers::strip(&mut head.headers);
+    let body = PassBody::new(Either::Left(body), target.upstream.idle, None);
+    Ok(Response::from_parts(head, body.boxed_unsync()))
+}
+
+async fn forward(
+    upstream: &Upstream,
+    request: http::Request<OutBody>,
+) -> Result<Response<Incoming>, Refusal> {
+    tokio::time::timeout(upstream.idle, upstream.client.send(request, Resend::Never))
+        .await
+        .unwrap_or_else(|_| Err(Error::silent(upstream.idle)))
+        .map_err(|error| refusal::upstream_failed(error.class, error.not_sent, &upstream.name, &error.detail))
+}
+
+/// Forwards a call without a workflow. A model's answer is read along for its usage.
+pub(crate) async fn metered(sidecar: &Arc<Sidecar>, call: &Call) -> Result<Departure, Refusal> {
+    let mut outbound = fetch::outbound(call);
+    if !matches!(call.inspected.operation.channel, Channel::Step(CallKind::Llm)) {
+        outbound.headers = headers::outbound(&call.headers, false);
+    }
+    let response =
+        fetch::send(call, &mut outbound, call.inspected.operation.class).await.map_err(|error| {
+            refusal::upstream_failed(error.class, error.not_sent, &call.upstream.name, &error.detail)
+        })?;
+    let (mut head, body) = response.into_parts();
+    headers::strip(&mut head.headers);
+    if outbound.asked_usage {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let tap = matches!(call.inspected.operation.channel, Channel::Step(CallKind::Llm)).then(|| Tap {
+        answer: Answer::new(
+            call.inspected.operation.surface,
+            &AnswerHead {
+                status: head.status.as_u16(),
+                content_type: headers::content_type(&head.headers),
+                content_encoding: headers::content_encoding(&head.headers),
+            },
+            AnswerOptions { hide_usage: outbound.asked_usage, rpc_id: None },
+        ),
+        pieces: Vec::new(),
+        sidecar: Arc::clone(sidecar),
+        succeeded: head.status.is_success(),
+        begun: sidecar.clock.now(),
+    });
+    Ok(Response::from_parts(head, PassBody::new(body, silence_of(call), tap).boxed_unsync()))
+}
+
+/// How long an answer may be silent. The event streams that an MCP client listens on say nothing for as
+/// long as nothing happens.
+fn silence_of(call: &Call) -> Duration {
+    let listens = call.method == Method::GET || call.rpc_method() == Some("subscriptions/listen");
+    if call.upstream.dialect == Dialect::Mcp && listens { LISTENING_SILENCE } else { call.upstream.idle }
+}
+
+const LISTENING_SILENCE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Forwards the live side of MCP for a workflow, under the session that stands behind the agent's.
+pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Result<Departure, Refusal> {
+    if session::is_unopened(run, call)
+        && let Some(departure) = unopened(call)
+    {
+        return Ok(departure);
+    }
+    let mut outgoing = headers::outbound(&call.headers, false);
+    session::put(sidecar, run, call, &mut outgoing).await.map_err(|error| {
+        refusal::upstream_failed(error.class, error.not_sent, &call.upstream.name, &error.detail)
+    })?;
+    let body = http_body_util::Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
+    let response = forward(&call.upstream, fetch::request(&call.upstream, call, outgoing, body)).await?;
+    let (mut head, body) = response.into_parts();
+    headers::strip(&mut head.headers);
+    Ok(Response::from_parts(head, PassBody::new(Either::Left(body), silence_of(call), None).boxed_unsync()))
+}
+
+/// What an agent gets whose session exists only towards the sidecar so far. `None`: a call that needs
+/// the upstream's session.
+fn unopened(call: &Call) -> Option<Departure> {
+    let mcp = call.inspected.mcp.as_ref();
+    let (status, body) = match call.method {
+        // The specification's answer of a server that offers no stream of its own.
+        Method::GET => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new()),
+        Method::DELETE => (StatusCode::OK, Bytes::new()),
+        _ => match (mcp.map(|mcp| mcp.message)?, call.rpc_method(), call.rpc_id()) {
+            (McpMessage::Notification | McpMessage::Response, ..) => (StatusCode::ACCEPTED, Bytes::new()),
+            (McpMessage::Request, Some("ping"), Some(id)) => {
+                (StatusCode::OK, Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)))
+            }
+            (McpMessage::Batch | McpMessage::Other | McpMessage::Request, ..) => return None,
+        },
+    };
+    let mut departure = Response::new(WholeBody::new(body, None).boxed_unsync());
+    *departure.status_mut() = status;
+    if status == StatusCode::OK && call.method != Method::DELETE {
+        departure.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    Some(departure)
+}
+
+/// Reads a model's answer along for its usage.
+struct Tap {
+    answer: Answer,
+    pieces: Vec<Piece>,
+    sidecar: Arc<Sidecar>,
+    succeeded: bool,
+    begun: crate::model::Timestamp,
+}
+
+impl Tap {
+    fn end(mut self, joiner: &mut Joiner) -> Result<(), Torn> {
+        let outcome = self.answer.finish(&mut self.pieces);
+        for piece in self.pieces {
+            joiner.add(bytes_of(piece));
+        }
+        let state = if outcome.is_ok() { StepState::Completed } else { StepState::Failed };
+        let usage = outcome.as_ref().ok().and_then(|outcome| outcome.usage);
+        self.sidecar.metrics.step(&StepEvent {
+            kind: CallKind::Llm,
+            source: Source::Live,
+            state,
+            usage,
+            usage_missing: usage.is_none() && self.succeeded,
+            duration_ms: self.sidecar.clock.now().since_ms(self.begun),
+        });
+        // A stream that ended too early must not look whole.
+        outcome.map(drop).map_err(|_| Torn)
+    }
+}
+
+/// Without a journal nothing has to be waited for.
+fn bytes_of(piece: Piece) -> Bytes {
+    match piece {
+        Piece::Comment(bytes) | Piece::Forward(bytes) | Piece::Hold(bytes) => bytes,
+    }
+}
+
+/// An upstream's body on its way to the agent.
+struct PassBody {
+    body: AnswerBody,
+    idle: Duration,
+    silence: Pin<Box<Sleep>>,
+    joiner: Joiner,
+    trailers: Option<Frame<Bytes>>,
+    tap: Option<Tap>,
+    ended: bool,
+    torn: bool,
+}
+
+impl PassBody {
+    fn new(body: AnswerBody, idle: Duration, tap: Option<Tap>) -> Self {
+        let silence = Box::pin(tokio::time::sleep(idle));
+        Self {
+            body,
+            idle,
+            silence,
+            joiner: Joiner::default(),
+            trailers: None,
+            tap,
+            ended: false,
+            torn: false,
+        }
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(bytes) => match &mut self.tap {
+                None => self.joiner.add(bytes),
+                Some(tap) => {
+                    self.torn = tap.answer.feed(bytes, &mut tap.pieces).is_err();
+                    for piece in tap.pieces.drain(..) {
+                        self.joiner.add(bytes_of(piece));
+                    }
+                }
+            },
+            Err(trailers) => self.trailers = Some(trailers),
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        if let Some(tap) = self.tap.take() {
+            self.torn = tap.end(&mut self.joiner).is_err();
+        }
+    }
+
+    fn is_silent(&mut self, context: &mut Context<'_>) -> bool {
+        self.silence.as_mut().poll(context).is_ready()
+    }
+}
+
+impl Body for PassBody {
+    type Data = Bytes;
+    type Error = Torn;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+        let this = &mut *self;
+        loop {
+            if this.joiner.is_full() || (this.ended || this.torn) && !this.joiner.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
+            }
+            if this.torn {
+                return Poll::Ready(Some(Err(Torn)));
+            }
+            if this.ended {
+                return Poll::Ready(this.trailers.take().map(Ok));
+            }
+            match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.silence.as_mut().reset(deadline(this.idle));
+                    this.take(frame);
+                }
+                Poll::Ready(Some(Err(_))) => this.torn = true,
+                Poll::Ready(None) => this.end(),
+                Poll::Pending if this.joiner.is_empty() && this.is_silent(context) => this.torn = true,
+                Poll::Pending if this.joiner.is_empty() => return Poll::Pending,
+                Poll::Pending if this.joiner.waits(context) => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Some(Ok(Frame::data(this.joiner.take())))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.tap.is_none()
+            && self.joiner.is_empty()
+            && self.trailers.is_none()
+            && !self.torn
+            && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        if self.tap.is_none() { self.body.size_hint() } else { http_body::SizeHint::default() }
+    }
+}
+
+fn deadline(wait: Duration) -> Instant {
+    Instant::now() + wait
+}

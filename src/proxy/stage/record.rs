@@ -1,0 +1,271 @@
+//! Carries an open step to its outcome: waits for its intent, sends it, reads the answer, and releases
+//! the end of the answer only when the outcome is durable. Every way out writes what is known.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use crate::journal::{self, Batch, Body, Completed, Record, Ticket, Urgency};
+use crate::model::{CallKind, EffectClass, FailureClass, Source, StepIndex, StepState, Usage};
+use crate::proxy::call::Call;
+use crate::proxy::feed::Feed;
+use crate::proxy::headers;
+use crate::proxy::refusal;
+use crate::proxy::run::Run;
+use crate::proxy::sidecar::{JournalUnavailable, Sidecar};
+use crate::telemetry::event::StepEvent;
+use crate::upstream;
+use crate::wire::refusal::Refusal;
+use crate::wire::status;
+
+use super::fetch::{self, AnswerBody, Broken, Fetched, Outbound};
+use super::recall::{Asked, OpenStep};
+use super::session;
+
+/// Runs in a task of the sidecar, from the intent to the outcome.
+pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, call: Call, asked: Asked) {
+    let OpenStep { run, step, tried, possibly_billed, feed, intent } = open;
+    let begun = sidecar.clock.now();
+    let work =
+        Work { sidecar: &sidecar, run: &run, feed: &feed, call: &call, asked, step, tried, possibly_billed };
+    let told = work.run(intent).await;
+    // Only now may an equal request be answered from the journal instead of joining.
+    run.state.lock().running.remove(&step);
+    sidecar.metrics.step(&StepEvent {
+        kind: asked.kind,
+        source: Source::Live,
+        state: told.state,
+        usage: told.usage,
+        usage_missing: told.usage_missing,
+        duration_ms: sidecar.clock.now().since_ms(begun),
+    });
+}
+
+/// What a step came to, for telemetry.
+#[derive(Debug)]
+struct Told {
+    state: StepState,
+    usage: Option<Usage>,
+    usage_missing: bool,
+}
+
+impl Told {
+    fn only(state: StepState) -> Self {
+        Self { state, usage: None, usage_missing: false }
+    }
+}
+
+struct Work<'a> {
+    sidecar: &'a Arc<Sidecar>,
+    run: &'a Arc<Run>,
+    feed: &'a Arc<Feed>,
+    call: &'a Call,
+    asked: Asked,
+    step: StepIndex,
+    tried: u32,
+    possibly_billed: bool,
+}
+
+/// A try that came to nothing.
+struct Failure {
+    class: FailureClass,
+    status: Option<u16>,
+    not_sent: bool,
+    detail: String,
+}
+
+impl Work<'_> {
+    async fn run(&self, intent: Ticket) -> Told {
+        // INVARIANT: the intent of an effect is durable before its first byte leaves; a read's may ride.
+        if self.asked.class == EffectClass::Effect
+            && let Err(error) = self.durable(intent).await
+        {
+            self.feed.refuse(refusal::journal(&error));
+            return Told::only(StepState::Refused);
+        }
+        let mut outbound = fetch::outbound(self.call);
+        let response = match self.send(&mut outbound).await {
+            Ok(response) => response,
+            Err(broken) => return self.broken(broken).await,
+        };
+        match fetch::read(self.sidecar, self.call, outbound.asked_usage, response, self.feed).await {
+            Ok(fetched) => self.ended(fetched).await,
+            Err(broken) => self.broken(broken).await,
+        }
+    }
+
+    async fn durable(&self, ticket: Ticket) -> Result<(), journal::Error> {
+        let from = self.sidecar.clock.since_boot();
+        let done = ticket.await;
+        self.sidecar.metrics.commit(self.sidecar.clock.since_boot().saturating_sub(from));
+        done
+    }
+
+    /// Up to the head of the answer; a dead MCP session is opened again once.
+    async fn send(&self, outbound: &mut Outbound) -> Result<Response<AnswerBody>, Broken> {
+        let sending = async {
+            let used = session::put(self.sidecar, self.run, self.call, &mut outbound.headers).await?;
+            let response = fetch::send(self.call, outbound, self.asked.class).await?;
+            if !session::is_dead(&response, used.as_ref()) {
+                return Ok(response);
+            }
+            session::renew(self.sidecar, self.run, self.call, used.as_ref(), &mut outbound.headers).await?;
+            fetch::send(self.call, outbound, self.asked.class).await
+        };
+        tokio::select! {
+            sent = sending => sent.map_err(Broken::Upstream),
+            () = fetch::deserted(self.sidecar, self.feed, self.call.upstream.drain) => Err(Broken::Deserted),
+            () = self.sidecar.tasks.ending() => Err(Broken::Stopping),
+        }
+    }
+
+    async fn ended(&self, fetched: Fetched) -> Told {
+        let code = fetched.start.status.as_u16();
+        let failure = if !status::is_result(code) {
+            let detail = format!("the upstream answered {code}");
+            Some(Failure { class: FailureClass::Status, status: Some(code), not_sent: false, detail })
+        } else {
+            let failed = fetched.outcome.failed.as_ref();
+            failed.map(|detail| Failure {
+                class: FailureClass::Cut,
+                status: Some(code),
+                not_sent: false,
+                detail: format!("{}: {}", detail.kind, detail.message),
+            })
+        };
+        match failure {
+            Some(failure) => {
+                let state = self.note_failure(failure).await;
+                self.release(fetched);
+                Told::only(state)
+            }
+            None => self.complete(fetched).await,
+        }
+    }
+
+    async fn complete(&self, fetched: Fetched) -> Told {
+        let usage = fetched.outcome.usage;
+        let usage_missing =
+            self.asked.kind == CallKind::Llm && usage.is_none() && fetched.start.status.is_success();
+        match self.commit(self.completed(&fetched), Urgency::Now).await {
+            Ok(()) => {
+                self.release(fetched);
+                Told { state: StepState::Completed, usage, usage_missing }
+            }
+            Err(error) => {
+                tracing::error!(workflow = %self.run.key, step = %self.step, %error, "an outcome cannot be recorded");
+                let passes = self.sidecar.snapshot().journal_unavailable == JournalUnavailable::Passthrough;
+                if passes && self.asked.class != EffectClass::Effect {
+                    self.release(fetched);
+                    return Told { state: StepState::Failed, usage, usage_missing };
+                }
+                // INVARIANT: no end of an answer without a durable outcome.
+                self.feed.refuse(self.unrecorded(&error));
+                Told { state: StepState::InDoubt, usage, usage_missing }
+            }
+        }
+    }
+
+    fn unrecorded(&self, error: &journal::Error) -> Refusal {
+        match self.asked.class {
+            EffectClass::Effect => self.in_doubt(),
+            EffectClass::Idempotent | EffectClass::Read => refusal::journal(error),
+        }
+    }
+
+    fn in_doubt(&self) -> Refusal {
+        refusal::in_doubt(self.step, &self.call.inspected.operation.name, self.call.upstream.name.as_str())
+    }
+
+    fn completed(&self, fetched: &Fetched) -> Batch {
+        let served = fetched.outcome.mcp_response.clone().or_else(|| fetched.recorded.clone());
+        let body = Body::whole(served.clone().unwrap_or_default());
+        let completed = Completed {
+            step: self.step,
+            status: fetched.start.status.as_u16(),
+            headers: headers::recorded(&fetched.start.headers),
+            body: body.hash,
+            body_len: body.bytes.len() as u64,
+            body_dropped: served.is_none(),
+            usage: fetched.outcome.usage,
+            finish_reason: fetched.outcome.finish_reason.clone(),
+            announced: fetched.outcome.announced.clone(),
+            is_error: fetched.outcome.is_error,
+            possibly_billed: self.possibly_billed,
+            tried: self.tried,
+            at: self.sidecar.clock.now(),
+        };
+        Batch { records: vec![Record::Completed(completed)], bodies: vec![body] }
+    }
+
+    /// Hands the end of the answer to the agent.
+    fn release(&self, fetched: Fetched) {
+        self.feed.start(fetched.start);
+        fetched.held.into_iter().for_each(|bytes| self.feed.push(bytes));
+        self.feed.complete();
+    }
+
+    async fn broken(&self, broken: Broken) -> Told {
+        let (failure, detail) = match broken {
+            Broken::Upstream(upstream::Error { class, not_sent, detail }) => {
+                (Failure { class, status: None, not_sent, detail: detail.clone() }, detail)
+            }
+            Broken::Cut(cut) => self.early(FailureClass::Cut, &cut.to_string()),
+            Broken::Deserted => {
+                self.early(FailureClass::Timeout, "the agent left and the time to read on was over")
+            }
+            Broken::Stopping => self.early(FailureClass::Reset, "the sidecar stopped"),
+        };
+        tracing::warn!(
+            workflow = %self.run.key, step = %self.step, upstream = %self.call.upstream.name,
+            class = failure.class.as_str(), detail, "a try failed"
+        );
+        let said =
+            refusal::upstream_failed(failure.class, failure.not_sent, &self.call.upstream.name, &detail);
+        let state = self.note_failure(failure).await;
+        let said = if state == StepState::InDoubt { self.in_doubt() } else { said };
+        let last_words = refusal::last_words(&said, &self.call.inspected, self.call.upstream.dialect);
+        self.feed.break_off(said, last_words);
+        Told::only(state)
+    }
+
+    fn early(&self, class: FailureClass, detail: &str) -> (Failure, String) {
+        (Failure { class, status: None, not_sent: false, detail: detail.to_owned() }, detail.to_owned())
+    }
+
+    /// Records a failed try; an effect that may have happened becomes in doubt, durably, before anybody
+    /// learns of the failure.
+    async fn note_failure(&self, failure: Failure) -> StepState {
+        self.sidecar.metrics.upstream_failure(failure.class);
+        let at = self.sidecar.clock.now();
+        let executed = !failure.not_sent && !failure.status.is_some_and(status::is_not_executed);
+        let doubt = executed && self.asked.class == EffectClass::Effect;
+        let cause = failure.detail.clone();
+        let failed = Record::Failed {
+            step: self.step,
+            tried: self.tried,
+            class: failure.class,
+            status: failure.status,
+            not_sent: failure.not_sent,
+            detail: failure.detail,
+            at,
+        };
+        let in_doubt = doubt.then_some(Record::InDoubt { step: self.step, cause, at });
+        let batch = Batch { records: [failed].into_iter().chain(in_doubt).collect(), bodies: Vec::new() };
+        let urgency = if self.asked.class == EffectClass::Effect { Urgency::Now } else { Urgency::Ride };
+        // A failure that cannot be recorded leaves an open intent, which is in doubt for an effect as well.
+        if let Err(error) = self.commit(batch, urgency).await {
+            tracing::error!(workflow = %self.run.key, step = %self.step, %error, "a failure cannot be recorded");
+        }
+        if doubt { StepState::InDoubt } else { StepState::Failed }
+    }
+
+    async fn commit(&self, batch: Batch, urgency: Urgency) -> Result<(), journal::Error> {
+        let journal = &self.sidecar.journal;
+        let ticket = journal.commit(&self.run.key, journal.epoch(), batch, urgency)?;
+        match urgency {
+            Urgency::Now => self.durable(ticket).await,
+            Urgency::Ride => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Turns what a stage found into an answer for the agent: a replay, a running step's stream, a refusal.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::BodyExt;
+
+use crate::journal::{Batch, Completed, Record, Ticket, Urgency};
+use crate::model::{CallKind, Dialect, Source, StepState};
+use crate::proxy::body::{AgentBody, AtEnd, FeedBody, WholeBody};
+use crate::proxy::call::Call;
+use crate::proxy::feed::{Feed, Reader};
+use crate::proxy::headers::{self, Said};
+use crate::proxy::refusal;
+use crate::proxy::sidecar::Sidecar;
+use crate::telemetry::event::StepEvent;
+use crate::wire::mcp::{self, Served as Framing};
+use crate::wire::refusal::Refusal;
+
+use super::recall::Served;
+
+/// An answer and the way to say that it arrived.
+pub(crate) type Departure = Response<AgentBody>;
+
+/// Serves a recorded answer again: the same bytes, with the caller's JSON-RPC id.
+pub(crate) async fn replayed(
+    sidecar: &Arc<Sidecar>,
+    served: Served,
+    ticket: Option<Ticket>,
+    call: &Call,
+) -> Result<Departure, Refusal> {
+    let from = sidecar.clock.now();
+    let completed = recorded(sidecar, &served)?;
+    if completed.body_dropped {
+        return Err(refusal::not_recorded(served.step));
+    }
+    let body = stored(sidecar, &completed).await?;
+    let mut headers = headers::restored(&completed.headers);
+    let body = match call.upstream.dialect {
+        Dialect::Mcp => readdressed(&body, call, &headers),
+        Dialect::Anthropic | Dialect::Gemini | Dialect::Http | Dialect::Openai => body,
+    };
+    let bodiless = call.method == Method::HEAD || matches!(completed.status, 204 | 304);
+    if !bodiless {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    // INVARIANT: an effect's use by this attempt is durable before the end of its answer leaves.
+    if let Some(ticket) = ticket {
+        ticket.await.map_err(|error| refusal::journal(&error))?;
+    }
+    sidecar.metrics.step(&StepEvent {
+        kind: kind(call),
+        source: Source::Replay,
+        state: StepState::Completed,
+        usage: completed.usage,
+        usage_missing: false,
+        duration_ms: sidecar.clock.now().since_ms(from),
+    });
+    say(&mut headers, &served, Source::Replay);
+    let at_end = at_end(sidecar, served);
+    let body = if bodiless { Bytes::new() } else { body };
+    let mut departure = Response::new(WholeBody::new(body, Some(at_end)).boxed_unsync());
+    *departure.status_mut() = StatusCode::from_u16(completed.status).map_err(|_| refusal::internal())?;
+    *departure.headers_mut() = headers;
+    Ok(departure)
+}
+
+/// A recorded JSON-RPC response for the request that asks now.
+pub(super) fn readdressed(recorded: &Bytes, call: &Call, headers: &HeaderMap) -> Bytes {
+    match call.rpc_id() {
+        Some(id) => {
+            mcp::replay(recorded, id, Framing::of(headers::content_type(headers).unwrap_or_default()))
+        }
+        None => recorded.clone(),
+    }
+}
+
+/// Streams a running step to the agent that began or joined it.
+pub(crate) async fn running(
+    sidecar: &Arc<Sidecar>,
+    served: Served,
+    feed: Arc<Feed>,
+    source: Source,
+    call: &Call,
+) -> Result<Departure, Refusal> {
+    let reader = Reader::new(feed, Arc::clone(&sidecar.clock));
+    let start = reader.start().await?;
+    let mut headers = start.headers;
+    say(&mut headers, &served, source);
+    let bodiless = call.method == Method::HEAD || matches!(start.status.as_u16(), 204 | 304);
+    let at_end = at_end(sidecar, served);
+    // Nobody polls the body of an answer that has none. Its head is out only when it is recorded.
+    let body = if bodiless {
+        WholeBody::new(Bytes::new(), Some(at_end)).boxed_unsync()
+    } else {
+        FeedBody::new(reader, at_end).boxed_unsync()
+    };
+    let mut departure = Response::new(body);
+    *departure.status_mut() = start.status;
+    *departure.headers_mut() = headers;
+    Ok(departure)
+}
+
+/// Waits for a running step to end, for a caller that cannot be given its bytes as they are.
+pub(crate) async fn settled(sidecar: &Sidecar, feed: &Arc<Feed>) {
+    let mut reader = Reader::new(Arc::clone(feed), Arc::clone(&sidecar.clock));
+    reader.settled().await;
+}
+
+fn recorded(sidecar: &Sidecar, served: &Served) -> Result<Completed, Refusal> {
+    let step =
+        sidecar.journal.step(&served.run.key, served.step).map_err(|error| refusal::journal(&error))?;
+    step.and_then(|step| step.completed).ok_or_else(refusal::internal)
+}
+
+async fn stored(sidecar: &Arc<Sidecar>, completed: &Completed) -> Result<Bytes, Refusal> {
+    if completed.body_len == 0 {
+        return Ok(Bytes::new());
+    }
+    let (journal, hash) = (Arc::clone(&sidecar.journal), completed.body);
+    let read = tokio::task::spawn_blocking(move || journal.body(&hash)).await;
+    read.map_err(|_| refusal::internal())?.map_err(|error| refusal::journal(&error))
+}
+
+fn kind(call: &Call) -> CallKind {
+    match call.inspected.operation.channel {
+        crate::model::Channel::Step(kind) => kind,
+        crate::model::Channel::List | crate::model::Channel::Live => CallKind::Mcp,
+    }
+}
+
+fn say(headers: &mut HeaderMap, served: &Served, source: Source) {
+    let said = Said {
+        workflow: &served.run.key.workflow,
+        attempt: served.attempt,
+        reason: served.reason,
+        step: Some(served.step),
+        source,
+    };
+    headers::say(headers, &said);
+}
+
+/// What happens when the end of the answer has been handed over. Dropped unused, the exchange is lost.
+fn at_end(sidecar: &Arc<Sidecar>, served: Served) -> AtEnd {
+    let sidecar = Arc::clone(sidecar);
+    Box::new(move || {
+        served.guard.0.delivered();
+        if let Some(live) = served.run.state.lock().attempt.as_mut().filter(|live| live.id == served.attempt)
+        {
+            live.answered = true;
+            live.active_at = sidecar.clock.since_boot();
+        }
+        let delivered = Record::Delivered { step: served.step, attempt: served.attempt };
+        // A lost note costs one answer served twice after a crash of the sidecar, never a second effect.
+        _ = sidecar.journal.commit(
+            &served.run.key,
+            sidecar.journal.epoch(),
+            Batch::one(delivered),
+            Urgency::Ride,
+        );
+    })
+}

@@ -1,0 +1,4 @@
+//! Which recorded step an incoming call is: the names of calls and the choice among equal ones. Pure.
+
+pub mod cursor;
+pub mod fingerprint;

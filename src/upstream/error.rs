@@ -1,0 +1,69 @@
+//! Why no answer came, in the words of the journal.
+
+use std::error::Error as StdError;
+
+use crate::model::FailureClass;
+
+/// A request that got no answer head, or an answer that broke off.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Error {
+    pub class: FailureClass,
+    /// No byte of the request left.
+    pub not_sent: bool,
+    /// What happened, with its causes, for people. Names hosts and ports, never bodies or headers.
+    pub detail: String,
+}
+
+impl Error {
+    pub(super) fn from_client(error: &hyper_util::client::legacy::Error) -> Self {
+        if error.is_connect() {
+            return Self { class: FailureClass::Connect, not_sent: true, detail: chain(error) };
+        }
+        let hyper = find::<hyper::Error>(error);
+        // hyper hands a request back as "canceled" only when it was never written to the connection.
+        let not_sent = hyper.is_some_and(hyper::Error::is_canceled);
+        let class = match hyper {
+            Some(cause) if cause.is_timeout() => FailureClass::Timeout,
+            _ => FailureClass::Reset,
+        };
+        Self { class, not_sent, detail: chain(error) }
+    }
+
+    /// The answer broke off while its body was read.
+    pub fn from_body(error: &(dyn StdError + Send + Sync + 'static)) -> Self {
+        Self { class: FailureClass::Reset, not_sent: false, detail: chain(error) }
+    }
+
+    /// No byte came for so long that the caller gave up.
+    pub fn silent(waited: std::time::Duration) -> Self {
+        let detail = format!("no byte from the upstream for {} s", waited.as_secs_f64());
+        Self { class: FailureClass::Timeout, not_sent: false, detail }
+    }
+}
+
+/// An error with its causes, without saying the same twice.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+fn find<E: StdError + 'static>(error: &dyn StdError) -> Option<&E> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}

@@ -1,0 +1,407 @@
+//! The answer of an upstream on its way to the agent: which bytes may go at once, which must wait until
+//! the outcome is durable, which are not recorded, and what the whole amounts to (durability.md,
+//! section 7). Holds no bytes back but those; rewrites none.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::json::{Fault, Tape};
+use crate::model::{Surface, Usage};
+
+use super::fold::{Failure, Fold, Mark, Unasked};
+use super::sse::{Fields, Splitter};
+use super::{headers, mcp};
+
+/// Status and the two headers that say how to read the body.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerHead<'a> {
+    pub status: u16,
+    pub content_type: Option<&'a str>,
+    pub content_encoding: Option<&'a str>,
+}
+
+/// What is known from the request.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerOptions {
+    /// The request was made to ask for usage ([`super::Inspected::usage_edit`]); the agent did not.
+    pub hide_usage: bool,
+    /// The id of an MCP request, as it is spelled.
+    pub rpc_id: Option<String>,
+}
+
+/// Bytes for the agent. In order of appearance; a `Comment` may overtake a `Hold`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Send now; not part of the recording.
+    Comment(Bytes),
+    /// Send now; part of the recording.
+    Forward(Bytes),
+    /// Part of the recording; send only when the outcome is durable.
+    Hold(Bytes),
+}
+
+/// What a complete answer amounts to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub usage: Option<Usage>,
+    /// As the provider named it: `stop`, `tool_use`, `STOP`.
+    pub finish_reason: Option<String>,
+    /// The model that answered.
+    pub model: Option<String>,
+    /// The tools that a model's answer asks the agent to call, in order.
+    pub announced: Vec<String>,
+    /// MCP: the result says `isError`, or the response is a JSON-RPC error.
+    pub is_error: bool,
+    /// A status of success, but the body says that it failed: no result but a try.
+    pub failed: Option<Failure>,
+    /// MCP: the JSON-RPC response to the request; all that a replay serves.
+    pub mcp_response: Option<Bytes>,
+}
+
+/// Why an answer that has ended is no answer. Never to be ended cleanly towards the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cut {
+    #[error("an event of the answer is longer than {} bytes", Splitter::EVENT_BYTES_MAX)]
+    EventTooLong,
+    #[error("the JSON of the answer stops in the middle")]
+    HalfJson,
+    #[error("the stream ended without its last event")]
+    NoEnd,
+    #[error("the stream ended without the response to the request")]
+    NoResponse,
+}
+
+/// Follows one answer. Drop it when the transport fails; what it held back was not meant to go.
+#[derive(Debug)]
+pub struct Answer {
+    shape: Shape,
+}
+
+#[derive(Debug)]
+enum Shape {
+    Events(Box<Events>),
+    Plain(Box<Plain>),
+}
+
+impl Answer {
+    /// Longest body that is read as a whole for usage and the like; a longer one passes unread.
+    pub const READ_BYTES_MAX: usize = 64 << 20;
+
+    pub fn new(surface: Surface, head: &AnswerHead<'_>, options: AnswerOptions) -> Self {
+        let success = (200..300).contains(&head.status);
+        let encoded = head.content_encoding.is_some_and(|encoding| {
+            !encoding.trim().is_empty() && !encoding.trim().eq_ignore_ascii_case("identity")
+        });
+        // What is compressed although identity was asked for passes unread.
+        let reader = if encoded {
+            None
+        } else {
+            match (Fold::new(surface), surface, options.rpc_id) {
+                (Some(fold), ..) if success => Some(Reader::Model(Box::new(fold))),
+                (None, Surface::Mcp, Some(id)) => {
+                    Some(Reader::Mcp(McpReader { id, response: None, is_error: false }))
+                }
+                _ => None,
+            }
+        };
+        let content_type = head.content_type.unwrap_or_default();
+        let shape = match reader {
+            Some(reader) if success && headers::is_event_stream(content_type) => {
+                let splitter = Splitter::new();
+                let hide_usage = options.hide_usage;
+                Shape::Events(Box::new(Events { splitter, reader, hide_usage, holds: false, broken: None }))
+            }
+            reader => Shape::Plain(Box::new(Plain {
+                last: None,
+                kept: reader.map(|reader| Kept { reader, chunks: Vec::new(), len: 0 }),
+                must_be_whole: success && headers::is_json(content_type),
+            })),
+        };
+        Self { shape }
+    }
+
+    /// Takes the next bytes of the body; says what to do with which bytes.
+    ///
+    /// # Errors
+    /// [`Cut::EventTooLong`]; from then on nothing more will come out.
+    pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Piece>) -> Result<(), Cut> {
+        match &mut self.shape {
+            Shape::Events(events) => events.feed(chunk, out),
+            Shape::Plain(plain) => {
+                plain.feed(chunk, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// The upstream ended the body cleanly. Says what to do with the rest and what the answer amounts to.
+    ///
+    /// # Errors
+    /// [`Cut`] if the answer has not come to the end that its protocol gives it.
+    pub fn finish(self, out: &mut Vec<Piece>) -> Result<Outcome, Cut> {
+        match self.shape {
+            Shape::Events(events) => events.finish(out),
+            Shape::Plain(plain) => plain.finish(out),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Reader {
+    Mcp(McpReader),
+    Model(Box<Fold>),
+}
+
+impl Reader {
+    fn is_ended(&self) -> bool {
+        match self {
+            Self::Mcp(mcp) => mcp.response.is_some(),
+            Self::Model(fold) => fold.is_ended(),
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Mcp(mcp) => {
+                Outcome { is_error: mcp.is_error, mcp_response: mcp.response, ..Outcome::default() }
+            }
+            Self::Model(fold) => {
+                let found = fold.finish();
+                Outcome {
+                    usage: found.usage,
+                    finish_reason: found.finish_reason,
+                    model: found.model,
+                    announced: found.announced,
+                    failed: found.failed,
+                    ..Outcome::default()
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct McpReader {
+    id: String,
+    response: Option<Bytes>,
+    is_error: bool,
+}
+
+impl McpReader {
+    /// Whether `message` is the response; the first one counts.
+    fn read(&mut self, message: Bytes) -> bool {
+        // `result.isError` lies on the second level, its value on the third.
+        let Ok(tape) = Tape::parse_shallow(&message, 3) else { return false };
+        let Some(response) = mcp::response(tape.root(&message), &self.id) else { return false };
+        if self.response.is_none() {
+            self.is_error = response.is_error;
+            self.response = Some(message);
+        }
+        true
+    }
+}
+
+/// An event stream that has an end of its own.
+#[derive(Debug)]
+struct Events {
+    splitter: Splitter,
+    reader: Reader,
+    hide_usage: bool,
+    /// The end has begun.
+    holds: bool,
+    broken: Option<Cut>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Comment,
+    Forward,
+    Hold,
+}
+
+/// Bytes that go the same way and lie side by side leave as one piece.
+struct Run<'a> {
+    bytes: &'a Bytes,
+    span: Range<usize>,
+    way: Way,
+    out: &'a mut Vec<Piece>,
+}
+
+impl<'a> Run<'a> {
+    fn new(bytes: &'a Bytes, out: &'a mut Vec<Piece>) -> Self {
+        Self { bytes, span: 0..0, way: Way::Forward, out }
+    }
+
+    fn add(&mut self, span: Range<usize>, way: Way) {
+        if self.span.end == span.start && self.way == way {
+            self.span.end = span.end;
+        } else {
+            self.flush();
+            (self.span, self.way) = (span, way);
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.span.is_empty() {
+            let bytes = self.bytes.slice(self.span.clone());
+            self.out.push(match self.way {
+                Way::Comment => Piece::Comment(bytes),
+                Way::Forward => Piece::Forward(bytes),
+                Way::Hold => Piece::Hold(bytes),
+            });
+        }
+        self.span = 0..0;
+    }
+}
+
+impl Events {
+    fn feed(&mut self, chunk: Bytes, out: &mut Vec<Piece>) -> Result<(), Cut> {
+        if let Some(broken) = self.broken {
+            return Err(broken);
+        }
+        let split = self.splitter.feed(chunk).map_err(|_| {
+            self.broken = Some(Cut::EventTooLong);
+            Cut::EventTooLong
+        })?;
+        let mut run = Run::new(&split.bytes, out);
+        for span in split.spans() {
+            self.block(&split.bytes.slice(span.clone()), span.start, &mut run);
+        }
+        run.flush();
+        Ok(())
+    }
+
+    fn finish(mut self, out: &mut Vec<Piece>) -> Result<Outcome, Cut> {
+        if let Some(broken) = self.broken {
+            return Err(broken);
+        }
+        if let Some(tail) = std::mem::take(&mut self.splitter).finish() {
+            let before = out.len();
+            let mut run = Run::new(&tail, out);
+            self.block(&tail, 0, &mut run);
+            run.flush();
+            if !self.reader.is_ended() {
+                // Half an event would only garble what the agent is told about the cut.
+                out.truncate(before);
+            }
+        }
+        match (&self.reader, self.reader.is_ended()) {
+            (_, true) => Ok(self.reader.outcome()),
+            (Reader::Mcp(_), false) => Err(Cut::NoResponse),
+            (Reader::Model(_), false) => Err(Cut::NoEnd),
+        }
+    }
+
+    /// Sends one block its way. It begins at `start` of the run's bytes.
+    fn block(&mut self, block: &Bytes, start: usize, run: &mut Run<'_>) {
+        let fields = Fields::of(block);
+        let whole = start..start + block.len();
+        if !fields.has_field {
+            return run.add(whole, Way::Comment);
+        }
+        let (mark, unasked) = self.read(block, &fields);
+        if mark == Mark::Ping {
+            return run.add(whole, Way::Comment);
+        }
+        self.holds |= mark == Mark::End;
+        let way = if self.holds { Way::Hold } else { Way::Forward };
+        match (unasked, fields.data.as_slice()) {
+            (Unasked::Event, _) if self.hide_usage => {}
+            (Unasked::Member(member), [data]) if self.hide_usage => {
+                let base = start + data.start;
+                run.add(whole.start..base + member.start, way);
+                run.add(base + member.end..whole.end, way);
+            }
+            _ => run.add(whole, way),
+        }
+    }
+
+    fn read(&mut self, block: &Bytes, fields: &Fields) -> (Mark, Unasked) {
+        if fields.data.is_empty() {
+            return (Mark::Content, Unasked::Nothing);
+        }
+        match &mut self.reader {
+            Reader::Mcp(mcp) => {
+                let mark = if mcp.read(fields.data_in(block)) { Mark::End } else { Mark::Content };
+                (mark, Unasked::Nothing)
+            }
+            Reader::Model(fold) => {
+                let seen = match fields.data.as_slice() {
+                    [one] => fold.event(fields.event_in(block), block.get(one.clone()).unwrap_or_default()),
+                    _ => fold.event(fields.event_in(block), &fields.data_in(block)),
+                };
+                (seen.mark, seen.unasked)
+            }
+        }
+    }
+}
+
+/// Everything else: it ends where its framing ends, so its last bytes are its end.
+#[derive(Debug)]
+struct Plain {
+    last: Option<Bytes>,
+    kept: Option<Kept>,
+    /// A body that is only the beginning of a JSON text was cut.
+    must_be_whole: bool,
+}
+
+/// The body so far, to be read when it is complete.
+#[derive(Debug)]
+struct Kept {
+    reader: Reader,
+    chunks: Vec<Bytes>,
+    len: usize,
+}
+
+impl Plain {
+    fn feed(&mut self, chunk: Bytes, out: &mut Vec<Piece>) {
+        if chunk.is_empty() {
+            return;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.len = kept.len.saturating_add(chunk.len());
+            if kept.len > Answer::READ_BYTES_MAX {
+                self.kept = None;
+            } else {
+                kept.chunks.push(chunk.clone());
+            }
+        }
+        out.extend(self.last.replace(chunk).map(Piece::Forward));
+    }
+
+    fn finish(self, out: &mut Vec<Piece>) -> Result<Outcome, Cut> {
+        let (outcome, fault) = self.kept.map(Kept::finish).unwrap_or_default();
+        if self.must_be_whole && fault == Some(Fault::EndOfText) {
+            return Err(Cut::HalfJson);
+        }
+        out.extend(self.last.map(Piece::Hold));
+        Ok(outcome)
+    }
+}
+
+impl Kept {
+    /// What the body amounts to, and why it is not JSON if it is not. No body has no fault.
+    fn finish(self) -> (Outcome, Option<Fault>) {
+        if self.len == 0 {
+            return (Outcome::default(), None);
+        }
+        let body = match <[Bytes; 1]>::try_from(self.chunks) {
+            Ok([one]) => one,
+            Err(chunks) => chunks.concat().into(),
+        };
+        let mut reader = self.reader;
+        let fault = match &mut reader {
+            Reader::Mcp(mcp) => {
+                let fault = Tape::parse_shallow(&body, 1).err().map(|error| error.fault);
+                mcp.read(body);
+                fault
+            }
+            Reader::Model(fold) => fold.whole(&body).err().map(|error| error.fault),
+        };
+        (reader.outcome(), fault)
+    }
+}
+
+#[cfg(test)]
+mod tests;

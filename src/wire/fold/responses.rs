@@ -1,0 +1,66 @@
+//! OpenAI's responses.
+
+use crate::json::Value;
+
+use super::super::usage;
+use super::{Failure, Found, Mark};
+
+pub(super) fn event(name: Option<&str>, root: Value<'_>, found: &mut Found, ended: &mut bool) -> Mark {
+    let kind = root.get("type").and_then(Value::string);
+    let kind = kind.as_deref().or(name).unwrap_or_default();
+    match kind {
+        "response.output_item.done" => {
+            if let Some(item) = root.get("item") {
+                announce(item, found);
+            }
+            Mark::Content
+        }
+        "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
+            *ended = true;
+            if let Some(response) = root.given("response") {
+                whole(response, found);
+            }
+            if kind == "response.failed" && found.failed.is_none() {
+                found.failed = Some(Failure { kind: "failed".to_owned(), message: String::new() });
+            }
+            Mark::End
+        }
+        "error" => {
+            let nested = root.given("error");
+            found.failed = Some(Failure::of(nested.unwrap_or(root)));
+            Mark::End
+        }
+        _ => {
+            found.answered_by(root.pointer("/response/model"));
+            Mark::Content
+        }
+    }
+}
+
+pub(super) fn whole(response: Value<'_>, found: &mut Found) {
+    found.answered_by(response.get("model"));
+    if let Some(said) = response.given("usage").and_then(usage::of_responses) {
+        found.usage = Some(said);
+    }
+    let status = response.get("status");
+    found.stopped(response.pointer("/incomplete_details/reason"));
+    found.stopped(status);
+    if status.is_some_and(|status| status.is_str("failed")) {
+        let error = response.given("error").or(status);
+        found.failed = error.map(Failure::of);
+    }
+    // The finished response lists every item again.
+    let mut items = response.get("output").into_iter().flat_map(Value::elements).peekable();
+    if items.peek().is_some() {
+        found.announced.clear();
+        items.for_each(|item| announce(item, found));
+    }
+}
+
+/// Only calls that the agent carries out; the provider runs `mcp_call` and its like itself.
+fn announce(item: Value<'_>, found: &mut Found) {
+    let agents = |kind: Value<'_>| kind.is_str("function_call") || kind.is_str("custom_tool_call");
+    if item.get("type").is_some_and(agents) {
+        found.announce(item.get("name"));
+    }
+}

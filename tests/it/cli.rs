@@ -1,0 +1,7 @@
+//! The command line from outside: what it says when something is wrong, what it leaves behind, and `run`.
+
+mod refusals;
+mod run;
+mod space;
+mod startup;
+mod timeline;

@@ -1,0 +1,19 @@
+//! The one integration binary: whole features through their public faces, a module per feature.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test says what must be so, and fails where it is not"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests watch the program from outside, with their own clock, environment and tasks"
+)]
+
+mod config_examples;
+mod parts;
+mod tidy;

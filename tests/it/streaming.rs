@@ -1,0 +1,378 @@
+//! Streams: what may leave when, how they end, and who reads them on.
+
+use std::time::Duration;
+
+use crate::support::client::{Ask, Broken, find};
+use crate::support::gate::Gate;
+use crate::support::h2::H2;
+use crate::support::llm::Api;
+use crate::support::sidecar::{Setup, Sidecar};
+use crate::support::upstream::{Act, Script, Upstream};
+use crate::support::wait;
+
+const WORDS: [&str; 4] = ["one ", "two ", "three ", "four"];
+/// How long something that must not happen is given to happen.
+const NOT_WITHIN: Duration = Duration::from_millis(300);
+
+fn start(api: Api, upstream: &Upstream) -> Sidecar {
+    Setup::new().upstream("llm", api.dialect(), &upstream.url()).start()
+}
+
+/// A streaming request; with an attempt it belongs to workflow `w`.
+fn ask(api: Api, attempt: Option<usize>) -> Ask {
+    let prefix = attempt.map(|attempt| format!("/w/w/a/{attempt}")).unwrap_or_default();
+    Ask::post(format!("{prefix}/llm{}", api.path(true)), api.ask("count", true))
+}
+
+/// Ways in which an upstream ends a stream too early.
+fn cuts(api: Api) -> Vec<(&'static str, Script)> {
+    let events = api.events(&WORDS);
+    let half = || Script::stream().chunks(&events[..events.len() / 2]);
+    vec![
+        ("a reset", half().then(Act::Reset)),
+        ("a close in the middle of the framing", half().then(Act::Close)),
+        ("a clean end without the dialect's own", half().end()),
+        ("half an event, then a clean end", half().chunk(&events[events.len() / 2][..9]).end()),
+    ]
+}
+
+#[test]
+fn a_stream_that_is_cut_never_ends_cleanly_over_http_1() {
+    for api in Api::ALL {
+        for (cut, script) in cuts(api) {
+            let upstream = Upstream::start(move |_| script.clone());
+            let sidecar = start(api, &upstream);
+            for attempt in [None, Some(1)] {
+                let broken = sidecar.try_call(&ask(api, attempt));
+                let Err(Broken { status, body, .. }) = broken else {
+                    panic!("{api:?}, {cut}, attempt {attempt:?}: a clean end: {broken:?}")
+                };
+                assert_eq!(status, Some(200), "{api:?}, {cut}");
+                assert!(find(&body, b"one").is_some(), "{api:?}, {cut}: what came is passed on");
+                assert!(find(&body, api.terminal().as_bytes()).is_none(), "{api:?}, {cut}: {body:?}");
+            }
+            assert_ne!(sidecar.states("w"), ["completed"], "{api:?}, {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_is_a_reset_stream_over_http_2() {
+    for api in Api::ALL {
+        for (cut, script) in cuts(api) {
+            let upstream = Upstream::start(move |_| script.clone());
+            let sidecar = start(api, &upstream);
+            let agent = H2::connect(sidecar.address());
+            for attempt in [None, Some(1)] {
+                let broken = agent.call(&ask(api, attempt));
+                assert!(broken.is_err(), "{api:?}, {cut}, attempt {attempt:?}: {broken:?}");
+                // Only the stream broke: the connection carries the next request.
+                assert_eq!(agent.call(&Ask::get("/nowhere/x")).unwrap().status, 404);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_ends_in_its_dialects_error_is_passed_on_and_is_no_result() {
+    let errors = [
+        (Api::OpenaiChat, "data: {\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\"}}\n\n"),
+        (
+            Api::Anthropic,
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}\n\n",
+        ),
+        (
+            Api::OpenaiResponses,
+            "event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"x\",\"sequence_number\":2}\n\n",
+        ),
+    ];
+    for (api, error) in errors {
+        let upstream = Upstream::start(move |request| {
+            let events = api.events(&WORDS);
+            if request.count == 1 {
+                Script::stream().chunks(&events[..2]).chunk(error).end()
+            } else {
+                Script::events(&events)
+            }
+        });
+        let sidecar = start(api, &upstream);
+        let answer = sidecar.call(&ask(api, Some(1))).expect(200, "live");
+        assert!(answer.text().ends_with(error), "{api:?}: {answer:?}");
+        assert_eq!(sidecar.states("w"), ["failed"], "{api:?}");
+        let answer = sidecar.call(&ask(api, Some(2))).expect(200, "live");
+        assert_eq!(answer.text(), api.events(&WORDS).concat(), "{api:?}");
+    }
+}
+
+#[test]
+fn events_leave_as_they_come_and_only_the_end_is_held_until_it_is_recorded() {
+    for api in Api::ALL {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let upstream = Upstream::start(move |_| {
+            let events = api.events(&WORDS);
+            Script::stream().chunks(&events[..events.len() - 1]).hold(&held).chunk(events.last().unwrap()).end()
+        });
+        let sidecar = start(api, &upstream);
+        let mut connection = sidecar.connect();
+        connection.send(&ask(api, Some(1)));
+        let mut reading = connection.head("POST").unwrap();
+        // Gemini's last event is also its last word.
+        reading.until(if api == Api::Gemini { "three" } else { "one" }).unwrap();
+        gate.reached(1);
+        assert_eq!(sidecar.states("w"), ["open"], "{api:?}");
+        gate.open();
+        let answer = reading.whole().unwrap();
+        assert_eq!(answer.text(), api.events(&WORDS).concat(), "{api:?}");
+        assert_eq!(sidecar.states("w"), ["completed"], "{api:?}: recorded before the end was out");
+    }
+}
+
+#[test]
+fn the_end_of_an_answer_in_one_piece_is_its_last_byte() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| {
+        let script = Script::text("x".repeat(100_000));
+        let len = script.len();
+        script.held_after(len - 1, &held)
+    });
+    let sidecar = Setup::new().upstream("crm", "http", &upstream.url()).start();
+    let mut connection = sidecar.connect();
+    connection.send(&Ask::post("/w/w/a/1/crm/report", "{}"));
+    gate.reached(1);
+    assert_eq!(sidecar.states("w"), ["open"]);
+    gate.open();
+    assert_eq!(connection.read("POST").unwrap().expect(200, "live").body.len(), 100_000);
+    assert_eq!(sidecar.states("w"), ["completed"]);
+}
+
+#[test]
+fn comments_are_forwarded_at_once_and_not_recorded() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| {
+        let events = Api::OpenaiChat.events(&WORDS);
+        Script::stream()
+            .chunk(": keep-alive 1\n\n")
+            .chunks(&events[..2])
+            .chunk(": keep-alive 2\n\n")
+            .hold(&held)
+            .chunks(&events[2..])
+            .end()
+    });
+    let api = Api::OpenaiChat;
+    let sidecar = start(api, &upstream);
+    let mut connection = sidecar.connect();
+    connection.send(&ask(api, Some(1)));
+    let mut reading = connection.head("POST").unwrap();
+    reading.until(": keep-alive 2\n\n").unwrap();
+    gate.open();
+    let lived = reading.whole().unwrap().text();
+    assert!(lived.contains(": keep-alive 1\n\n"));
+    let replayed = sidecar.call(&ask(api, Some(2))).expect(200, "replay").text();
+    assert_eq!(replayed, api.events(&WORDS).concat());
+}
+
+#[test]
+fn without_a_workflow_the_upstream_is_cancelled_when_the_agent_leaves() {
+    for api in Api::ALL {
+        let gone = Gate::new();
+        let watched = gone.clone();
+        let upstream = Upstream::start(move |_| {
+            Script::stream().chunks(&api.events(&WORDS)[..2]).then(Act::Gone(watched.clone()))
+        });
+        let sidecar = start(api, &upstream);
+        let mut connection = sidecar.connect();
+        connection.send(&ask(api, None));
+        connection.head("POST").unwrap().until("one").unwrap();
+        drop(connection);
+        gone.reached(1);
+        let agent = H2::connect(sidecar.address());
+        let mut reading = agent.head(&ask(api, None)).unwrap();
+        reading.until("one").unwrap();
+        drop(reading);
+        gone.reached(2);
+    }
+}
+
+#[test]
+fn a_stream_without_an_agent_is_read_on_no_longer_than_its_bound() {
+    let gone = Gate::new();
+    let watched = gone.clone();
+    let api = Api::OpenaiChat;
+    let upstream = Upstream::start(move |_| {
+        Script::stream().chunks(&api.events(&WORDS)[..2]).then(Act::Gone(watched.clone()))
+    });
+    let sidecar = Setup::new().upstream_with("llm", "openai", &upstream.url(), "drain_s: 1").start();
+    let mut connection = sidecar.connect();
+    connection.send(&ask(api, Some(1)));
+    connection.head("POST").unwrap().until("one").unwrap();
+    drop(connection);
+    gone.reached(1);
+    sidecar.wait_state("w", 1, "failed");
+}
+
+#[test]
+fn an_upstream_that_falls_silent_is_given_up() {
+    for (hold_head, expected) in [(true, Some(504)), (false, None)] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let api = Api::OpenaiChat;
+        let upstream = Upstream::start(move |_| {
+            let events = api.events(&WORDS);
+            let script = Script::stream().chunks(&events[..2]).hold(&held).end();
+            if hold_head { Script::status(200).held(&held) } else { script }
+        });
+        let sidecar = Setup::new().upstream_with("llm", "openai", &upstream.url(), "idle_timeout_s: 1").start();
+        for attempt in [None, Some(1)] {
+            let answer = sidecar.try_call(&ask(api, attempt));
+            match expected {
+                Some(status) => {
+                    let answer = answer.unwrap();
+                    assert_eq!(answer.status, status, "{answer:?}");
+                    assert!(answer.text().contains("OG4003"), "{answer:?}");
+                }
+                None => assert!(answer.is_err(), "{answer:?}"),
+            }
+        }
+        gate.open();
+    }
+}
+
+#[test]
+fn sigterm_refuses_new_steps_serves_recorded_ones_and_lets_running_ones_end() {
+    let api = Api::OpenaiChat;
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |request| {
+        let events = api.events(&WORDS);
+        if request.text().contains("count") && request.count > 1 {
+            Script::stream().chunks(&events[..2]).hold(&held).chunks(&events[2..]).end()
+        } else {
+            Script::events(&events)
+        }
+    });
+    let mut sidecar = start(api, &upstream);
+    let other = Ask::post(format!("/w/w/a/1/llm{}", api.path(true)), api.ask("first", true));
+    let lived = sidecar.call(&other).expect(200, "live");
+    let mut running = sidecar.connect();
+    running.send(&ask(api, Some(1)));
+    let mut reading = running.head("POST").unwrap();
+    reading.until("two").unwrap();
+
+    // All of these are connected before.
+    let (mut fresh, mut replaying, mut joining) = (sidecar.connect(), sidecar.connect(), sidecar.connect());
+    let again = Ask::post(format!("/w/x/a/1/llm{}", api.path(true)), api.ask("first", true));
+    fresh.call(&again).unwrap().expect(200, "live");
+    sidecar.terminate();
+    wait::until("not ready", || {
+        let ready = sidecar.ask_admin(&Ask::get("/readyz"));
+        ready.status == 503 && sidecar.ask_admin(&Ask::get("/healthz")).status == 200
+    });
+    let new = Ask::post(format!("/w/x/a/1/llm{}", api.path(true)), api.ask("something new", true));
+    let refused = fresh.call(&new).unwrap();
+    assert_eq!((refused.status, refused.header("x-should-retry")), (503, Some("true")), "{refused:?}");
+    assert!(refused.header("retry-after").is_some() && refused.text().contains("OG3008"), "{refused:?}");
+    let again = Ask::post(format!("/w/w/a/2/llm{}", api.path(true)), api.ask("first", true));
+    let replayed = replaying.call(&again).unwrap().expect(200, "replay");
+    assert_eq!(replayed.body, lived.body);
+    joining.send(&ask(api, Some(2)));
+    let joined = joining.head("POST").unwrap();
+    assert_eq!(joined.header("x-outrigger-source"), Some("join"));
+
+    gate.open();
+    assert_eq!(joined.whole().unwrap().text(), api.events(&WORDS).concat());
+    assert_eq!(reading.whole().unwrap().text(), api.events(&WORDS).concat());
+    assert!(sidecar.exit().success());
+    assert_eq!(sidecar.states("w"), ["completed", "completed"]);
+    assert!(upstream.requests().iter().all(|request| !request.text().contains("something new")));
+}
+
+#[test]
+fn sigterm_breaks_off_what_takes_too_long_and_what_was_sent_is_in_doubt() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| Script::json("{}").held(&held));
+    let mut sidecar =
+        Setup::new().upstream("crm", "http", &upstream.url()).line("shutdown_s: 1").start();
+    let mut agent = sidecar.connect();
+    let charge = |attempt: usize| Ask::post(format!("/w/w/a/{attempt}/crm/charge"), "{}");
+    agent.send(&charge(1));
+    gate.reached(1);
+    assert!(sidecar.stop().success(), "a clean end");
+    match agent.read("POST") {
+        Ok(answer) => assert_ne!(answer.status, 200, "{answer:?}"),
+        Err(broken) => assert_eq!(broken.status, None, "{broken:?}"),
+    }
+    gate.open();
+    assert_eq!(sidecar.states("w"), ["in_doubt"]);
+    sidecar.restart();
+    let refused = sidecar.call(&charge(2));
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| Script::json("{}").held(&held));
+    let mut sidecar = Setup::new().upstream("crm", "http", &upstream.url()).start();
+    let mut agent = sidecar.connect();
+    agent.send(&Ask::get("/w/w/a/1/crm/slow"));
+    gate.reached(1);
+    sidecar.terminate();
+    wait::until("not ready", || sidecar.ask_admin(&Ask::get("/readyz")).status == 503);
+    sidecar.terminate();
+    assert_eq!(sidecar.exit().code(), Some(128 + 15));
+    gate.open();
+    sidecar.restart();
+    assert_eq!(sidecar.call(&Ask::get("/w/w/a/2/crm/slow")).status, 200);
+}
+
+#[test]
+fn nothing_of_a_stream_waits_for_more() {
+    // Each event is held back upstream until the agent has got the one before.
+    let api = Api::Anthropic;
+    for attempt in [None, Some(1)] {
+        let gates: Vec<Gate> = (0..3).map(|_| Gate::new()).collect();
+        let held = gates.clone();
+        let upstream = Upstream::start(move |_| {
+            let events = api.events(&WORDS);
+            let mut script = Script::stream().chunks(&events[..3]);
+            for (gate, event) in held.iter().zip(&events[3..]) {
+                script = script.hold(gate).chunk(event);
+            }
+            script.chunks(&events[6..]).end()
+        });
+        let sidecar = start(api, &upstream);
+        let mut connection = sidecar.connect();
+        connection.send(&ask(api, attempt));
+        let mut reading = connection.head("POST").unwrap();
+        for (gate, word) in gates.iter().zip(WORDS) {
+            reading.until(&format!("\"{word}\"")).unwrap();
+            gate.open();
+        }
+        assert_eq!(reading.whole().unwrap().text(), api.events(&WORDS).concat());
+    }
+}
+
+#[test]
+fn the_end_does_not_come_before_the_upstreams_own() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| {
+        let script = Script::text("abc");
+        let len = script.len();
+        script.held_after(len - 1, &held)
+    });
+    let sidecar = Setup::new().upstream("crm", "http", &upstream.url()).start();
+    let mut connection = sidecar.connect();
+    connection.send(&Ask::get("/crm/x"));
+    let mut reading = connection.head("GET").unwrap();
+    reading.until("ab").unwrap();
+    assert!(!reading.ends_within(NOT_WITHIN));
+    gate.open();
+    assert_eq!(reading.whole().unwrap().text(), "abc");
+}

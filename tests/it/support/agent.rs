@@ -1,0 +1,177 @@
+//! Agents as processes of their own: this very test binary, started again, which does the requests it is
+//! told on its standard input. Needed wherever it matters which process calls.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::cli::{self, signal};
+use super::client::{self, Answer, Ask};
+
+/// Tells the started test binary that it is an agent.
+const ROLE: &str = "OUTRIGGER_TEST_AGENT";
+const MARK: &str = ">>";
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// A process that calls.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    child: Child,
+    commands: ChildStdin,
+    answers: Receiver<String>,
+    server: SocketAddr,
+}
+
+/// In whose process group an agent runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    Own,
+    Parents,
+}
+
+impl Agent {
+    /// An agent of the test, in a process group of its own, as a terminal or a supervisor gives it.
+    pub(crate) fn start(server: SocketAddr) -> Self {
+        Self::start_in(server, Group::Own)
+    }
+
+    fn start_in(server: SocketAddr, group: Group) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "support::agent::agent_process", "--nocapture", "--test-threads", "1"]);
+        cli::clean_environment(&mut command);
+        command.env(ROLE, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        if group == Group::Own {
+            command.process_group(0);
+        }
+        let mut child = command.spawn().unwrap();
+        let commands = child.stdin.take().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (send, answers) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let Ok(line) = line else { return };
+                if let Some((_, text)) = line.split_once(MARK) {
+                    drop(send.send(text.to_owned()));
+                }
+            }
+        });
+        Self { child, commands, answers, server }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Makes it call, on a connection of its own.
+    #[track_caller]
+    pub(crate) fn call(&mut self, ask: &Ask) -> Answer {
+        self.command(&json!({"call": encode(ask)}))
+    }
+
+    /// Makes it start a process that calls and ends.
+    #[track_caller]
+    pub(crate) fn call_from_child(&mut self, ask: &Ask) -> Answer {
+        self.command(&json!({"child": encode(ask)}))
+    }
+
+    #[track_caller]
+    fn command(&mut self, command: &Value) -> Answer {
+        let mut command = command.clone();
+        command["server"] = json!(self.server.to_string());
+        writeln!(self.commands, "{command}").unwrap();
+        let text = self.answers.recv_timeout(ANSWER_MAX).expect("the agent answers");
+        decode(&serde_json::from_str(&text).unwrap())
+    }
+
+    /// Kills it, and leaves it unreaped: a zombie until this value is dropped.
+    pub(crate) fn kill9(&self) {
+        signal(self.child.id(), rustix::process::Signal::KILL);
+        super::wait::until("the agent is dead", || !cli::is_alive(self.child.id()));
+    }
+
+    /// Kills and reaps it.
+    pub(crate) fn end(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn encode(ask: &Ask) -> Value {
+    let headers: Vec<Value> =
+        ask.headers.iter().map(|(name, value)| json!([name, STANDARD.encode(value)])).collect();
+    json!({"method": ask.method, "path": ask.path, "headers": headers, "body": STANDARD.encode(&ask.body)})
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    STANDARD.decode(value.as_str().unwrap()).unwrap()
+}
+
+fn pairs(value: &Value) -> Vec<(String, Vec<u8>)> {
+    value.as_array().unwrap().iter().map(|pair| (text(&pair[0]), bytes(&pair[1]))).collect()
+}
+
+fn decode(value: &Value) -> Answer {
+    let status = value["status"].as_u64().unwrap();
+    Answer {
+        status: u16::try_from(status).unwrap(),
+        headers: pairs(&value["headers"]),
+        body: bytes(&value["body"]),
+    }
+}
+
+fn reply(answer: &Answer) -> Value {
+    let headers: Vec<Value> =
+        answer.headers.iter().map(|(name, value)| json!([name, STANDARD.encode(value)])).collect();
+    json!({"status": answer.status, "headers": headers, "body": STANDARD.encode(&answer.body)})
+}
+
+/// What the agent process does. As a test of its own it has nothing to do.
+#[test]
+fn agent_process() {
+    if std::env::var_os(ROLE).is_none() {
+        return;
+    }
+    for line in std::io::stdin().lines() {
+        let command: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let server: SocketAddr = text(&command["server"]).parse().unwrap();
+        let (wanted, is_child) = match command.get("child") {
+            Some(wanted) => (wanted, true),
+            None => (&command["call"], false),
+        };
+        let ask = Ask {
+            method: text(&wanted["method"]),
+            path: text(&wanted["path"]),
+            headers: pairs(&wanted["headers"]),
+            body: bytes(&wanted["body"]),
+        };
+        let answer = if is_child {
+            let mut child = Agent::start_in(server, Group::Parents);
+            let answer = child.call(&ask);
+            child.end();
+            answer
+        } else {
+            client::call(server, &ask)
+        };
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "\n{MARK}{}", reply(&answer)).unwrap();
+        stdout.flush().unwrap();
+    }
+}

@@ -1,0 +1,275 @@
+//! An MCP server over streamable HTTP, in both eras, that counts what it does; and the agent's side of
+//! talking to one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use super::client::{Answer, Ask, find};
+use super::sidecar::Sidecar;
+use super::upstream::{Request, Script, Upstream, head};
+
+/// Which protocol it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Era {
+    /// 2025-06-18: `initialize`, sessions.
+    Sessions,
+    /// 2026-07-28: no sessions.
+    Stateless,
+}
+
+/// How results come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Events,
+    Json,
+}
+
+/// A `tools/call` as the server got it.
+#[derive(Clone, Debug)]
+pub(crate) struct ToolCall {
+    pub(crate) tool: String,
+    pub(crate) arguments: Value,
+    /// The how-many-th call of this tool, from 1.
+    pub(crate) nth: usize,
+    /// What the server would answer.
+    pub(crate) reply: Script,
+}
+
+type Rule = dyn Fn(ToolCall) -> Script + Send + Sync;
+
+#[derive(Default)]
+struct State {
+    sessions: HashSet<String>,
+    sessions_given: usize,
+    /// By method, and by `tools/call NAME`.
+    counts: BTreeMap<String, usize>,
+    tools: Vec<String>,
+    rule: Option<Arc<Rule>>,
+}
+
+/// The server's memory. Clones are the same server.
+#[derive(Clone)]
+pub(crate) struct Server {
+    era: Era,
+    form: Form,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    pub(crate) fn new(era: Era, form: Form) -> Self {
+        let tools = ["charge", "send_email"].map(str::to_owned).to_vec();
+        Self { era, form, state: Arc::new(Mutex::new(State { tools, ..State::default() })) }
+    }
+
+    /// Starts listening.
+    pub(crate) fn start(&self) -> Upstream {
+        let server = self.clone();
+        Upstream::start(move |request| server.handle(request))
+    }
+
+    /// How often a method was called, `tools/call` by tool: `tools/call charge`.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        self.state.lock().unwrap().counts.get(what).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn charges(&self) -> usize {
+        self.count("tools/call charge")
+    }
+
+    /// Offers other tools from now on.
+    pub(crate) fn offer(&self, tools: &[&str]) {
+        self.state.lock().unwrap().tools = tools.iter().map(|tool| (*tool).to_owned()).collect();
+    }
+
+    /// Forgets every session, as a restart does.
+    pub(crate) fn forget_sessions(&self) {
+        self.state.lock().unwrap().sessions.clear();
+    }
+
+    /// Decides what tool calls are answered. The call has been counted: it has happened.
+    pub(crate) fn tool_calls(&self, rule: impl Fn(ToolCall) -> Script + Send + Sync + 'static) {
+        self.state.lock().unwrap().rule = Some(Arc::new(rule));
+    }
+
+    /// Answers one request.
+    pub(crate) fn handle(&self, request: &Request) -> Script {
+        match request.method.as_str() {
+            "POST" => self.post(request),
+            "DELETE" => Script::raw(head(200, &[], Some(0))),
+            _ => Script::raw(head(405, &[], Some(0))),
+        }
+    }
+
+    fn post(&self, request: &Request) -> Script {
+        let message: Value = serde_json::from_slice(&request.body).unwrap();
+        let method = message["method"].as_str().unwrap_or_default().to_owned();
+        let session = request.header("mcp-session-id").unwrap_or_default().to_owned();
+        let mut state = self.state.lock().unwrap();
+        if self.era == Era::Sessions && method != "initialize" && !state.sessions.contains(&session) {
+            let status = if session.is_empty() { 400 } else { 404 };
+            let body = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#;
+            *state.counts.entry(format!("refused {status}")).or_default() += 1;
+            return Script::answer(status, "application/json", body);
+        }
+        let tool = message["params"]["name"].as_str().unwrap_or_default().to_owned();
+        let counted = if method == "tools/call" { format!("{method} {tool}") } else { method.clone() };
+        let nth = {
+            let count = state.counts.entry(counted).or_default();
+            *count += 1;
+            *count
+        };
+        let id = message.get("id").cloned();
+        match (method.as_str(), id) {
+            (_, None) => Script::raw(head(202, &[], Some(0))),
+            ("initialize", Some(id)) => {
+                state.sessions_given += 1;
+                let session = format!("session-{}", state.sessions_given);
+                state.sessions.insert(session.clone());
+                let result = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "scripted", "version": "1"}});
+                self.reply(&id, &result, Some(&session))
+            }
+            ("tools/list", Some(id)) => {
+                let tools: Vec<Value> = state.tools.iter().map(|tool| json!({"name": tool, "inputSchema": {}})).collect();
+                self.reply(&id, &json!({"tools": tools}), None)
+            }
+            ("tools/call", Some(id)) => {
+                let text = format!("{tool} done, number {nth}");
+                let result = json!({"content": [{"type": "text", "text": text}], "isError": false});
+                let reply = self.reply(&id, &result, None);
+                let rule = state.rule.clone();
+                drop(state);
+                let arguments = message["params"]["arguments"].clone();
+                let call = ToolCall { tool, arguments, nth, reply };
+                rule.map_or_else(|| call.reply.clone(), |rule| rule(call.clone()))
+            }
+            (_, Some(id)) => self.reply(&id, &json!({}), None),
+        }
+    }
+
+    fn reply(&self, id: &Value, result: &Value, session: Option<&str>) -> Script {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+        let mut headers = Vec::new();
+        headers.extend(session.map(|session| ("mcp-session-id", session)));
+        match self.form {
+            Form::Json => {
+                headers.push(("content-type", "application/json"));
+                let mut bytes = head(200, &headers, Some(body.len()));
+                bytes.extend_from_slice(body.as_bytes());
+                Script::raw(bytes)
+            }
+            Form::Events => {
+                headers.extend([("content-type", "text/event-stream"), ("transfer-encoding", "chunked")]);
+                Script::raw(head(200, &headers, None))
+                    .chunk(format!("event: message\nid: {}\ndata: {body}\n\n", "e-1"))
+                    .end()
+            }
+        }
+    }
+}
+
+/// An agent that talks MCP below one base path (`/w/x/a/1/tools`).
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    base: String,
+    pub(crate) session: Option<String>,
+    next_id: u64,
+    version: Option<&'static str>,
+}
+
+impl Caller {
+    pub(crate) fn new(base: impl Into<String>, first_id: u64) -> Self {
+        Self { base: base.into(), session: None, next_id: first_id, version: None }
+    }
+
+    /// A caller of the newer protocol.
+    pub(crate) fn stateless(base: impl Into<String>, first_id: u64) -> Self {
+        Self { version: Some("2026-07-28"), ..Self::new(base, first_id) }
+    }
+
+    /// The request for a method; the id counts up.
+    pub(crate) fn ask(&mut self, method: &str, params: &Value) -> Ask {
+        let id = self.next_id;
+        self.next_id += 1;
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+        let mut ask = self.message(body);
+        if let Some(version) = self.version {
+            ask = ask.header("mcp-protocol-version", version).header("mcp-method", method);
+            if let Some(name) = params["name"].as_str() {
+                ask = ask.header("mcp-name", name);
+            }
+        }
+        ask
+    }
+
+    fn message(&self, body: String) -> Ask {
+        let ask = Ask::post(format!("{}/mcp", self.base), body)
+            .header("accept", "application/json, text/event-stream");
+        match &self.session {
+            Some(session) => ask.header("mcp-session-id", session).header("mcp-protocol-version", "2025-06-18"),
+            None => ask,
+        }
+    }
+
+    /// The id that the last request carried.
+    pub(crate) fn last_id(&self) -> u64 {
+        self.next_id - 1
+    }
+
+    pub(crate) fn tool(&mut self, tool: &str, arguments: &Value) -> Ask {
+        self.ask("tools/call", &json!({"name": tool, "arguments": arguments}))
+    }
+
+    /// `initialize` and `notifications/initialized`.
+    #[track_caller]
+    pub(crate) fn initialize(&mut self, sidecar: &Sidecar) -> Answer {
+        let params = json!({"protocolVersion": "2025-06-18", "capabilities": {},
+            "clientInfo": {"name": "agent", "version": "1"}});
+        let answer = sidecar.call(&self.ask("initialize", &params));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(response(&answer)["id"], self.last_id(), "{answer:?}");
+        self.session = answer.header("mcp-session-id").map(ToOwned::to_owned);
+        let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        let accepted = sidecar.call(&self.message(initialized.to_owned()));
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        answer
+    }
+
+    #[track_caller]
+    pub(crate) fn list(&mut self, sidecar: &Sidecar) -> Answer {
+        let answer = sidecar.call(&self.ask("tools/list", &json!({})));
+        assert_eq!(response(&answer)["id"], self.last_id(), "{answer:?}");
+        answer
+    }
+
+    /// Calls a tool; the response must carry the request's id.
+    #[track_caller]
+    pub(crate) fn call(&mut self, sidecar: &Sidecar, tool: &str, arguments: &Value) -> Answer {
+        let answer = sidecar.call(&self.tool(tool, arguments));
+        assert_eq!(response(&answer)["id"], self.last_id(), "{answer:?}");
+        answer
+    }
+}
+
+/// The JSON-RPC response in an answer, whichever way it came.
+#[track_caller]
+pub(crate) fn response(answer: &Answer) -> Value {
+    let is_stream = answer.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
+    if !is_stream {
+        return answer.json();
+    }
+    let data = find(&answer.body, b"data: ").expect("an event with data");
+    let line = answer.body[data + 6..].split(|byte| *byte == b'\n').next().unwrap();
+    serde_json::from_slice(line).unwrap()
+}
+
+/// The text of a tool's result, and whether it is an error.
+#[track_caller]
+pub(crate) fn result(answer: &Answer) -> (String, bool) {
+    let response = response(answer);
+    let result = &response["result"];
+    let text = result["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no result: {answer:?}"));
+    (text.to_owned(), result["isError"].as_bool().unwrap_or(false))
+}
