@@ -124,6 +124,7 @@ pub(super) fn listener_limits(settings: &Settings) -> listener::Limits {
     listener::Limits {
         connections_max: settings.limits.connections_max,
         header_bytes_max: settings.limits.header_bytes_max,
+        idle_timeout: settings.limits.idle_timeout,
         header_timeout: settings.limits.header_timeout,
     }
 }

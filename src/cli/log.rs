@@ -1,6 +1,6 @@
 //! The program's log: on standard error, at the level and in the form the config says. Set up once.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
 use tracing::level_filters::LevelFilter;
 
@@ -25,7 +25,8 @@ pub(super) fn start(log: Log, stderr: Stderr) {
     let built = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && super::out::colour());
+        // Colours would need a feature of their own, and panic without it.
+        .with_ansi(false);
     // A second start in one process changes nothing.
     _ = match log.format {
         LogFormat::Json => built.json().try_init(),

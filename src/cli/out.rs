@@ -30,6 +30,6 @@ pub(super) fn failure(failure: &Failure) {
 }
 
 /// Whether standard error takes colours: a terminal, and `NO_COLOR` is not set.
-pub(super) fn colour() -> bool {
+fn colour() -> bool {
     io::stderr().is_terminal() && ProcessEnv.var("NO_COLOR").map_or(true, |value| value.is_empty())
 }

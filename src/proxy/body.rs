@@ -107,6 +107,10 @@ impl Body for FeedBody {
         let this = &mut *self;
         loop {
             if this.torn && this.joiner.is_empty() {
+                // What was handed over reaches the socket first: an error throws away what is only buffered.
+                if this.joiner.waits(context) {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Some(Err(Torn)));
             }
             if this.joiner.is_full() || this.torn {

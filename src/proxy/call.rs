@@ -44,6 +44,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// The same call for work that goes on when its agent has left.
+    pub(crate) fn detached(&self) -> Self {
+        Self { connection: self.connection.detached(), ..self.clone() }
+    }
+
     /// The id of the JSON-RPC request, as it is spelled.
     pub(crate) fn rpc_id(&self) -> Option<&str> {
         self.inspected.mcp.as_ref()?.id.as_deref()

@@ -21,6 +21,12 @@ impl Connection {
         Arc::new(Self { client, server, peer: OnceCell::new() })
     }
 
+    /// A stand-in for work that outlives the agent: it keeps nothing alive, so that the connection itself
+    /// can be seen to close.
+    pub(crate) fn detached(&self) -> Arc<Self> {
+        Self::new(self.client, self.server)
+    }
+
     /// The process at the other end, looked for once. `None` when it cannot be seen.
     pub(crate) async fn peer(&self) -> Option<&Peer> {
         if !self.client.ip().to_canonical().is_loopback() {

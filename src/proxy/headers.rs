@@ -104,6 +104,11 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
+/// The length of the body, when the headers announce one.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<usize> {
+    text(headers, &CONTENT_LENGTH).and_then(|text| text.parse().ok())
+}
+
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     text(headers, &CONTENT_TYPE)
 }

@@ -25,7 +25,10 @@ use super::sidecar::Sidecar;
 pub struct Limits {
     pub connections_max: usize,
     pub header_bytes_max: usize,
-    /// Longest wait for a request's head, from the end of the request before it.
+    /// Longest time without a request.
+    pub idle_timeout: Duration,
+    /// Longest time a request's head may take. HTTP/1 counts it together with the idle time before it,
+    /// because hyper has one clock for both; an HTTP/2 head is bounded by its connection's sign of life.
     pub header_timeout: Duration,
 }
 
@@ -150,7 +153,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(limits.idle_timeout + limits.header_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER_BYTES_MIN));
     builder

@@ -1,9 +1,10 @@
 //! One call, top to bottom. Read this first: the only place that knows the order of the stages.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Request;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::model::{Channel, EffectClass, Source, WorkflowId};
@@ -11,6 +12,7 @@ use crate::model::{Channel, EffectClass, Source, WorkflowId};
 use super::body::WholeBody;
 use super::call::{Call, Target};
 use super::connection::Connection;
+use super::headers;
 use super::refusal::{self, Asker};
 use super::sidecar::{JournalUnavailable, Sidecar};
 use super::stage::recall::{Asked, OpenStep, Recall, Served};
@@ -45,8 +47,10 @@ async fn walk(
     if route::wants_tunnel(&parts.method, &parts.headers) {
         return Err(refusal::tunnel());
     }
+    if let Some(dialect) = route::dialect(&snapshot, &parts.uri) {
+        asker.upstream(dialect);
+    }
     let target = route::target(&snapshot, &parts.uri, &parts.headers)?;
-    asker.upstream(target.upstream.dialect);
     if !route::is_inspected(&target) {
         return pass_through(sidecar, &target, parts, body).await;
     }
@@ -67,9 +71,21 @@ async fn pass_through(
     if sidecar.is_draining() {
         return Err(refusal::shutting_down());
     }
-    let limits = sidecar.snapshot().limits;
-    let body = http_body_util::Limited::new(body, limits.body_bytes_max).boxed_unsync();
-    pass::stream(target, parts.method, &parts.headers, body).await
+    let bytes_max = sidecar.snapshot().limits.body_bytes_max;
+    if headers::content_length(&parts.headers).is_some_and(|len| len > bytes_max) {
+        return Err(refusal::body_too_large(bytes_max));
+    }
+    // A body whose length nobody announced is found too large while it is on its way.
+    let too_large = Arc::new(AtomicBool::new(false));
+    let noticed = Arc::clone(&too_large);
+    let body = Limited::new(body, bytes_max).map_err(move |error| {
+        noticed.fetch_or(error.is::<LengthLimitError>(), Ordering::AcqRel);
+        error
+    });
+    let passed = pass::stream(target, parts.method, &parts.headers, body.boxed_unsync()).await;
+    passed.map_err(|refusal| {
+        if too_large.load(Ordering::Acquire) { refusal::body_too_large(bytes_max) } else { refusal }
+    })
 }
 
 /// A call without a workflow is forwarded and metered, never recorded.
@@ -141,7 +157,7 @@ async fn begin(
     asked: Asked,
 ) -> Result<Departure, Refusal> {
     let feed = Arc::clone(&open.feed);
-    sidecar.tasks.spawn(record::carry(Arc::clone(sidecar), open, call.clone(), asked));
+    sidecar.tasks.spawn(record::carry(Arc::clone(sidecar), open, call.detached(), asked));
     respond::running(sidecar, served, feed, Source::Live, &call).await
 }
 

@@ -182,6 +182,15 @@ pub(crate) fn unrelated_process(pid: u32) -> Refusal {
     refuse(422, Code::UnrelatedProcess, Again::Pointless, message)
 }
 
+pub(crate) fn attempt_unknown(operation: &str, upstream: &str) -> Refusal {
+    let message = format!(
+        "`{operation}` at {upstream} was used before in this workflow, and the agent, which cannot be seen from \
+         here, was not connected for a moment: this may be a restarted agent doing the same again. It is not \
+         sent. Name the attempt (`/w/<id>/a/<n>/...`), or start the agent with `outrigger run`"
+    );
+    refuse(422, Code::AttemptUnknown, Again::Pointless, message)
+}
+
 pub(crate) fn workflow_closed() -> Refusal {
     let message = "this workflow is closed; a new run needs a new workflow id";
     refuse(422, Code::WorkflowClosed, Again::Pointless, message)

@@ -58,6 +58,10 @@ pub(crate) struct LiveAttempt {
     /// What was asked before the first answer was delivered: how a restarted agent begins.
     pub(crate) opening: HashSet<Fingerprint>,
     pub(crate) answered: bool,
+    /// For a moment none of its connections was open: an agent may have died unseen.
+    pub(crate) was_alone: bool,
+    /// The tools whose effects it has used, by upstream and operation; filled when first needed.
+    pub(crate) tools: Option<HashSet<(UpstreamName, Arc<str>)>>,
     /// Time since boot of the last request, or of the last look at an open exchange.
     pub(crate) active_at: Duration,
     /// The exchange that last carried each step of this attempt.
@@ -72,6 +76,8 @@ impl LiveAttempt {
             connections: Vec::new(),
             opening: HashSet::new(),
             answered: false,
+            was_alone: false,
+            tools: None,
             active_at: now,
             exchanges: HashMap::new(),
         }
@@ -82,7 +88,9 @@ impl LiveAttempt {
     }
 
     pub(crate) fn meet(&mut self, connection: &Arc<Connection>, peer: Option<&Peer>) {
+        let is_first = self.connections.is_empty();
         self.connections.retain(|known| known.strong_count() > 0);
+        self.was_alone |= !is_first && self.connections.is_empty();
         if !self.connections.iter().any(|known| known.as_ptr() == Arc::as_ptr(connection)) {
             self.connections.push(Arc::downgrade(connection));
         }
@@ -97,6 +105,8 @@ impl LiveAttempt {
 pub(crate) struct UpstreamSession {
     /// The upstream's own session id, once there is one.
     pub(crate) id: Option<String>,
+    /// The agent has ended it: what is asked under it still is not opened again.
+    pub(crate) ended: bool,
 }
 
 #[derive(Debug, Default)]

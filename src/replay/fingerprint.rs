@@ -133,7 +133,7 @@ fn head(hasher: &mut Hasher, asked: &Asked<'_>) {
     for field in [channel, asked.route, asked.method, asked.path] {
         feed(hasher, field.as_bytes());
     }
-    feed_query(hasher, asked.query);
+    feed_query(hasher, asked);
     for name in ["anthropic-beta", "openai-beta"] {
         let values = || asked.headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name));
         hasher.update(&(values().count() as u64).to_le_bytes());
@@ -144,9 +144,11 @@ fn head(hasher: &mut Hasher, asked: &Asked<'_>) {
     feed(hasher, &essence.unwrap_or_default().trim_ascii().to_ascii_lowercase());
 }
 
-/// The query's pairs in their order, without the API key that Gemini allows there.
-fn feed_query(hasher: &mut Hasher, query: Option<&str>) {
-    let Some(query) = query else { return feed_optional(hasher, None) };
+/// The query's pairs in their order, without the API key that Gemini allows there. Elsewhere `key` may be
+/// what is asked for.
+fn feed_query(hasher: &mut Hasher, asked: &Asked<'_>) {
+    let is_model = matches!(asked.channel, Channel::Step(CallKind::Llm));
+    let Some(query) = asked.query.filter(|_| is_model) else { return feed_optional(hasher, asked.query) };
     let name = |pair: &&str| pair.split_once('=').map_or(*pair, |(name, _)| name) != "key";
     let pairs: Vec<&str> = query.split('&').filter(name).collect();
     // No query, and one of nothing but a key, are the same to the call.
@@ -273,6 +275,10 @@ mod tests {
         let sse = with(body, |asked| asked.query = Some("alt=sse"));
         assert_eq!(with(body, |asked| asked.query = Some("key=secret&alt=sse")), sse);
         assert_ne!(with(body, |asked| asked.query = Some("keys=secret&alt=sse")), sse);
+        let tool = |query| {
+            with(body, |asked| (asked.channel, asked.query) = (Channel::Step(CallKind::Http), Some(query)))
+        };
+        assert_ne!(tool("key=7"), tool("key=8"), "a tool's key is what it is asked for");
         assert_eq!(with("{ \"\\u006dodel\" : \"m\" }", |_| ()), base);
     }
 

@@ -50,11 +50,11 @@ fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
-fn space() -> impl Strategy<Value = &'static str> {
+fn space() -> impl Strategy<Value = &'static str> + Clone {
     prop_oneof![4 => Just(""), 1 => Just(" "), 1 => Just("\n  "), 1 => Just("\t\r\n")]
 }
 
-fn string() -> impl Strategy<Value = String> {
+fn string() -> impl Strategy<Value = String> + Clone {
     let piece = prop_oneof![
         Just("a"),
         Just("model"),

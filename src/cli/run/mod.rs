@@ -81,6 +81,7 @@ struct Done {
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let settings = config::load(args.config.as_deref(), &ProcessEnv)?;
     let bindings = bindings(&settings, &args.env)?;
+    let is_fresh = args.workflow.is_none() && settings.default_workflow.is_none();
     let workflow = workflow(&args, &settings)?;
     log::start(settings.log, log::Stderr::Shared);
     // From here on a signal ends the run in order, not in the middle of a step.
@@ -97,6 +98,12 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Some(admin) => Host::there(admin).await?,
         None => Host::here(settings).await?,
     };
+    if is_fresh {
+        let id = &job.workflow;
+        out::note(&format!(
+            "workflow {id}; to go on after an end, add `--workflow {id}` to the same command"
+        ));
+    }
     let done = supervise(&job, &host, &mut signals).await;
     if let Ok(done) = &done {
         conclude(&job, &host, done).await;
@@ -127,9 +134,7 @@ fn workflow(args: &Args, settings: &Settings) -> Result<WorkflowId, Failure> {
     if let Some(id) = &settings.default_workflow {
         return Ok(id.clone());
     }
-    let id = format!("run-{}", uuid::Uuid::now_v7());
-    out::note(&format!("workflow {id}; to go on after an end, add `--workflow {id}` to the same command"));
-    Ok(place::key(&id)?.workflow)
+    Ok(place::key(&format!("run-{}", uuid::Uuid::now_v7()))?.workflow)
 }
 
 /// Starts the command again and again until it succeeds, is told to end, or has died too often.

@@ -46,14 +46,27 @@ pub(super) struct Watermark {
 #[derive(Debug)]
 pub(super) struct Index {
     dir: PathBuf,
-    /// `None` once something went wrong.
-    db: RwLock<Option<sled::Db>>,
+    db: RwLock<Db>,
+}
+
+#[derive(Debug)]
+enum Db {
+    /// There is nothing to put into it yet: sled is made when there is.
+    Later,
+    /// Something went wrong with it.
+    Gone,
+    Open(sled::Db),
 }
 
 impl Index {
-    /// No index at all: every look-up misses.
+    /// No index at all: every look-up misses, and whatever is put in is not there.
     pub(super) fn none() -> Self {
-        Self { dir: PathBuf::new(), db: RwLock::new(None) }
+        Self { dir: PathBuf::new(), db: RwLock::new(Db::Gone) }
+    }
+
+    /// An index in `dir` that is made anew when the first row comes.
+    pub(super) fn later(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), db: RwLock::new(Db::Later) }
     }
 
     /// Opens the index in `dir` and says up to where it is complete, when `is_trusted` says so. Otherwise
@@ -62,7 +75,9 @@ impl Index {
         dir: &Path,
         is_trusted: impl Fn(&Watermark) -> bool,
     ) -> (Self, Result<Watermark, String>) {
-        let found = fs::exists(dir).unwrap_or(false);
+        if !fs::exists(dir).unwrap_or(false) {
+            return (Self::later(dir), Err("there was none".to_owned()));
+        }
         let opened = open(dir).and_then(|db| {
             let watermark =
                 guarded(|| db.get(WATERMARK))?.and_then(|value| frame::uncbor::<Watermark>(&value));
@@ -70,23 +85,32 @@ impl Index {
         });
         let why = match opened {
             Ok((db, Some(watermark))) if is_trusted(&watermark) => {
-                return (Self { dir: dir.to_owned(), db: RwLock::new(Some(db)) }, Ok(watermark));
+                return (Self { dir: dir.to_owned(), db: RwLock::new(Db::Open(db)) }, Ok(watermark));
             }
             Ok((_, Some(watermark))) => {
                 format!("it ends at segment {}, which is not trusted", watermark.segment)
             }
-            Ok((_, None)) if found => "it was never finished".to_owned(),
-            Ok((db, None)) => {
-                let index = Self { dir: dir.to_owned(), db: RwLock::new(Some(db)) };
-                return (index, Err("there was none".to_owned()));
-            }
+            Ok((_, None)) => "it was never finished".to_owned(),
             Err(why) => why,
         };
-        let db = set_aside(dir).and_then(|()| open(dir));
-        if let Err(error) = &db {
-            warn!(error, "the journal's index cannot be made; look-ups read the log's footers");
+        (Self::later(dir), Err(why))
+    }
+
+    /// Makes sled now, if it was to be made later.
+    fn make(&self) {
+        if !matches!(*self.db.read(), Db::Later) {
+            return;
         }
-        (Self { dir: dir.to_owned(), db: RwLock::new(db.ok()) }, Err(why))
+        let mut db = self.db.write();
+        if matches!(*db, Db::Later) {
+            *db = match set_aside(&self.dir).and_then(|()| open(&self.dir)) {
+                Ok(db) => Db::Open(db),
+                Err(error) => {
+                    warn!(error, "the journal's index cannot be made; look-ups read the log's footers");
+                    Db::Gone
+                }
+            };
+        }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
@@ -103,6 +127,7 @@ impl Index {
 
     /// Puts rows in, over older ones.
     pub(super) fn put<'a>(&self, rows: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
+        self.make();
         let mut rows = rows.into_iter().filter(|(key, value)| row::for_sled(key, value)).peekable();
         while rows.peek().is_some() {
             let mut batch = sled::Batch::default();
@@ -118,6 +143,7 @@ impl Index {
     /// Puts rows in where there are none: for a rebuild, which goes from the newest segment to the oldest
     /// so that every hit on the way is the newest row there is.
     pub(super) fn put_absent(&self, rows: &[(Vec<u8>, Vec<u8>)]) {
+        self.make();
         let absent = |key: &[u8]| self.with(|db| db.contains_key(key)) == Some(false);
         let rows = rows.iter().filter(|(key, _)| absent(key));
         self.put(rows.map(|(key, value)| (key.as_slice(), value.as_slice())));
@@ -137,6 +163,9 @@ impl Index {
     /// # Errors
     /// Whatever the disk says. The index must then not be trusted after another boot.
     pub(super) fn sync(&self) -> io::Result<()> {
+        if matches!(*self.db.read(), Db::Later) {
+            return Ok(());
+        }
         if self.with(|db| db.flush()).is_none() {
             return Err(io::Error::other("the index is out of use"));
         }
@@ -146,16 +175,16 @@ impl Index {
 
     /// Asks sled; `None` when it is out of use, now or from now on.
     fn with<T>(&self, ask: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
-        let error = match self.db.read().as_ref() {
-            None => return None,
-            Some(db) => match guarded(|| ask(db)) {
+        let error = match &*self.db.read() {
+            Db::Later | Db::Gone => return None,
+            Db::Open(db) => match guarded(|| ask(db)) {
                 Ok(answer) => return Some(answer),
                 Err(error) => error,
             },
         };
         warn!(error, "the journal's index failed and is out of use until the next start");
         // It may not even be dropped in order.
-        let broken = self.db.write().take();
+        let broken = std::mem::replace(&mut *self.db.write(), Db::Gone);
         let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(broken)));
         // Without its watermark nothing of it is trusted again.
         let _ = fs::rename(&self.dir, self.dir.with_extension("broken"));
@@ -268,6 +297,7 @@ mod tests {
         let (index, state) = Index::open(&dir, |_| false);
         assert_eq!(state, Err("it ends at segment 4, which is not trusted".to_owned()));
         assert_eq!(index.get(b"s000999"), None);
+        index.put(slices(&rows(0..1, b"row")));
         assert!(dir.with_extension("broken").exists());
     }
 

@@ -234,7 +234,12 @@ impl Recovery<'_> {
             let is_of_this_log = self.sealed.contains(&(watermark.segment, watermark.hash));
             is_of_this_log && !resealed && (self.report.clean || watermark.boot_id == self.boot_id)
         };
-        let (index, state) = Index::open(&dir.join(INDEX), is_trusted);
+        let dir = dir.join(INDEX);
+        if self.sealed.is_empty() {
+            self.store.set_index(Index::later(&dir));
+            return Ok(());
+        }
+        let (index, state) = Index::open(&dir, is_trusted);
         self.report.index = match state {
             Ok(watermark) => {
                 for (number, _) in self.sealed.iter().filter(|(number, _)| *number > watermark.segment) {
@@ -242,7 +247,6 @@ impl Recovery<'_> {
                 }
                 IndexReport::Trusted
             }
-            Err(_) if self.sealed.is_empty() => IndexReport::Empty,
             Err(why) => IndexReport::Rebuilt { why },
         };
         self.store.set_index(index);

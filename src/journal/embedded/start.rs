@@ -187,9 +187,12 @@ fn make(options: &Options) -> Result<(), OpenError> {
         io::ErrorKind::StorageFull => {
             OpenError::Space { path: path.clone(), needed: needed(options), available: 0 }
         }
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::NotADirectory => OpenError::Unwritable { path: path.clone(), source },
+        // A file stands where the directory should be, or above it; some file systems let nobody make one.
+        io::ErrorKind::AlreadyExists
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::NotFound
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem => OpenError::Unwritable { path: path.clone(), source },
         _ => OpenError::Io { doing: format!("making {}", path.display()), source },
     };
     fs::create_dir_all(path).map_err(unwritable)?;

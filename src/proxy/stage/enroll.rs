@@ -22,6 +22,8 @@ pub(crate) struct Enrolled {
     pub(crate) run: Arc<Run>,
     pub(crate) attempt: AttemptId,
     pub(crate) reason: AttemptReason,
+    /// The attempt was named, or its process seen: another life of the agent would have been noticed.
+    pub(crate) is_told_apart: bool,
 }
 
 /// Finds or opens the attempt. `asked` is the fingerprint of a step, `None` for calls that are no steps.
@@ -55,7 +57,8 @@ pub(crate) async fn attempt(
         }
     };
     note(sidecar, &run, call, peer, asked);
-    Ok(Enrolled { run, attempt, reason })
+    let is_told_apart = call.attempt.is_some() || peer.is_some();
+    Ok(Enrolled { run, attempt, reason, is_told_apart })
 }
 
 enum Chosen {
@@ -149,7 +152,8 @@ fn began_with(sidecar: &Sidecar, state: &RunState, key: &WorkflowKey, asked: &Fi
 /// This process has not served the attempt yet: it goes on where another process of ours stopped.
 fn adopt(state: &mut RunState, attempt: AttemptId, now: Duration) {
     if state.attempt.as_ref().is_none_or(|live| live.id != attempt) {
-        state.attempt = Some(LiveAttempt::new(attempt, now));
+        // What was between that process's end and now, nobody has seen.
+        state.attempt = Some(LiveAttempt { was_alone: true, ..LiveAttempt::new(attempt, now) });
     }
 }
 

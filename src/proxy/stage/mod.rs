@@ -6,6 +6,7 @@ pub(crate) mod list;
 pub(crate) mod pass;
 pub(crate) mod recall;
 pub(crate) mod record;
+pub(crate) mod repetition;
 pub(crate) mod respond;
 pub(crate) mod route;
 pub(crate) mod session;

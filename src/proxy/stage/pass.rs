@@ -103,9 +103,12 @@ const LISTENING_SILENCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Forwards the live side of MCP for a workflow, under the session that stands behind the agent's.
 pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Result<Departure, Refusal> {
-    if session::is_unopened(run, call)
-        && let Some(departure) = unopened(call)
-    {
+    let unopened_yet = session::is_unopened(run, call);
+    let ends = call.method == Method::DELETE;
+    if unopened_yet && let Some(departure) = unopened(call) {
+        if ends {
+            session::end(run, call);
+        }
         return Ok(departure);
     }
     let mut outgoing = headers::outbound(&call.headers, false);
@@ -114,6 +117,9 @@ pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Resu
     })?;
     let body = http_body_util::Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
     let response = forward(&call.upstream, fetch::request(&call.upstream, call, outgoing, body)).await?;
+    if ends && response.status().is_success() {
+        session::end(run, call);
+    }
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
     Ok(Response::from_parts(head, PassBody::new(Either::Left(body), silence_of(call), None).boxed_unsync()))
@@ -248,6 +254,10 @@ impl Body for PassBody {
                 return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
             }
             if this.torn {
+                // As in a running step's body: first what is buffered, then the error.
+                if this.joiner.waits(context) {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Some(Err(Torn)));
             }
             if this.ended {

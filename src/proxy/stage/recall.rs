@@ -17,6 +17,7 @@ use crate::replay::cursor::{self, Candidate, Decision, Exchange};
 use crate::wire::refusal::Refusal;
 
 use super::enroll::Enrolled;
+use super::repetition;
 
 /// How long a new effect waits for an equal one's exchange to close before it counts as meant twice.
 const EQUAL_EFFECT_WAIT: Duration = Duration::from_millis(50);
@@ -114,6 +115,7 @@ fn decide(sidecar: &Sidecar, enrolled: &Enrolled, call: &Call, asked: &Asked) ->
             let repeated = found.summaries.len() > 1 || asked.class == EffectClass::Effect;
             let ticket = use_step(sidecar, &state, enrolled, step, repeated)?;
             let served = serve(&mut state, enrolled, step);
+            repetition::note(&mut state, call, asked.class);
             Ok(Decided::Recall(Recall::Recorded { served, ticket: ticket.filter(|_| repeated) }))
         }
         Decision::Join(step) => {
@@ -121,6 +123,7 @@ fn decide(sidecar: &Sidecar, enrolled: &Enrolled, call: &Call, asked: &Asked) ->
             drop(use_step(sidecar, &state, enrolled, step, false)?);
             let feed = state.running.get(&step).cloned().ok_or_else(refusal::internal)?;
             let served = serve(&mut state, enrolled, step);
+            repetition::note(&mut state, call, asked.class);
             Ok(Decided::Recall(Recall::InFlight { served, feed }))
         }
         Decision::InDoubt(step) => Err(doubt(sidecar, run, &found, step, enrolled.attempt, asked, call)),
@@ -130,6 +133,7 @@ fn decide(sidecar: &Sidecar, enrolled: &Enrolled, call: &Call, asked: &Asked) ->
             Ok(Decided::New { slot, rival: None })
         }
         Decision::New => {
+            repetition::check(sidecar, &mut state, enrolled, call, asked)?;
             let slot = Slot { enrolled: enrolled.clone(), again: None, seen: found.summaries.len() };
             Ok(Decided::New { slot, rival: open_rival(&state, &found.summaries) })
         }
@@ -311,6 +315,7 @@ impl Slot {
         let feed = Arc::new(Feed::default());
         state.running.insert(step, Arc::clone(&feed));
         let served = serve(&mut state, &self.enrolled, step);
+        repetition::note(&mut state, call, asked.class);
         let billed = self.again.as_ref().is_some_and(|again| again.kind == CallKind::Llm && !again.cleared);
         let open = OpenStep { run: Arc::clone(&run), step, tried, possibly_billed: billed, feed, intent };
         Ok(Some((open, served)))

@@ -16,7 +16,7 @@ use crate::proxy::sidecar::{JournalUnavailable, Sidecar};
 use crate::telemetry::event::StepEvent;
 use crate::upstream;
 use crate::wire::refusal::Refusal;
-use crate::wire::status;
+use crate::wire::{Cut, status};
 
 use super::fetch::{self, AnswerBody, Broken, Fetched, Outbound};
 use super::recall::{Asked, OpenStep};
@@ -206,6 +206,9 @@ impl Work<'_> {
     }
 
     async fn broken(&self, broken: Broken) -> Told {
+        // An MCP server may end a stream early and be asked for the rest with `Last-Event-ID`. Its clients take
+        // no clean end for a response, so this end may pass as it came; the step has no outcome all the same.
+        let resumable = matches!(broken, Broken::Cut(Cut::NoResponse));
         let (failure, detail) = match broken {
             Broken::Upstream(upstream::Error { class, not_sent, detail }) => {
                 (Failure { class, status: None, not_sent, detail: detail.clone() }, detail)
@@ -223,6 +226,10 @@ impl Work<'_> {
         let said =
             refusal::upstream_failed(failure.class, failure.not_sent, &self.call.upstream.name, &detail);
         let state = self.note_failure(failure).await;
+        if resumable {
+            self.feed.complete();
+            return Told::only(state);
+        }
         let said = if state == StepState::InDoubt { self.in_doubt() } else { said };
         let last_words = refusal::last_words(&said, &self.call.inspected, self.call.upstream.dialect);
         self.feed.break_off(said, last_words);

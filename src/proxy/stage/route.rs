@@ -67,6 +67,17 @@ pub(crate) fn target(snapshot: &Snapshot, uri: &Uri, arrived: &HeaderMap) -> Res
     })
 }
 
+/// The dialect of the upstream that a path names, as far as it can be told: whatever else is wrong with a
+/// request is said in its caller's words.
+pub(crate) fn dialect(snapshot: &Snapshot, uri: &Uri) -> Option<Dialect> {
+    let mut path = uri.path();
+    if take_word(&mut path, "w").is_some() {
+        _ = take_word(&mut path, "a");
+    }
+    let name = UpstreamName::parse(split(path)?.0).ok()?;
+    snapshot.upstreams.get(&name).map(|upstream| upstream.dialect)
+}
+
 /// `/word/value/...`: takes both words off the path.
 fn take_word<'a>(path: &mut &'a str, word: &str) -> Option<&'a str> {
     let rest = path.strip_prefix('/')?.strip_prefix(word)?.strip_prefix('/')?;
@@ -194,7 +205,7 @@ async fn read(
     bytes_max: usize,
     idle: Duration,
 ) -> Result<Bytes, Refusal> {
-    let announced = headers::text(headers, &CONTENT_LENGTH).and_then(|text| text.parse::<usize>().ok());
+    let announced = headers::content_length(headers);
     if announced.is_some_and(|len| len > bytes_max) {
         return Err(refusal::body_too_large(bytes_max));
     }

@@ -52,6 +52,7 @@ pub(crate) fn last_initialize(call: &Call) -> Fingerprint {
 pub(crate) struct Used {
     shown: String,
     sent: Option<String>,
+    ended: bool,
 }
 
 /// Whether the agent's session is one the sidecar invented and no upstream session stands behind it yet.
@@ -70,15 +71,22 @@ pub(crate) async fn put(
     let session = match mapped(run, call, shown) {
         Some(session) => session,
         None if shown.starts_with(OWN_PREFIX) => open(sidecar, run, call, shown, None).await?,
-        None => UpstreamSession { id: Some(shown.to_owned()) },
+        None => UpstreamSession { id: Some(shown.to_owned()), ended: false },
     };
     write(headers, session.id.as_deref());
-    Ok(Some(Used { shown: shown.to_owned(), sent: session.id }))
+    Ok(Some(Used { shown: shown.to_owned(), sent: session.id, ended: session.ended }))
+}
+
+/// The agent ends its session. Whoever asks under it afterwards is told so by the upstream.
+pub(crate) fn end(run: &Run, call: &Call) {
+    let Some(shown) = shown(call) else { return };
+    let id = mapped(run, call, shown).and_then(|session| session.id).unwrap_or_else(|| shown.to_owned());
+    keep(run, call, shown, UpstreamSession { id: Some(id), ended: true });
 }
 
 /// Whether the upstream has forgotten the session: it did not look at the call.
 pub(crate) fn is_dead<B>(response: &Response<B>, used: Option<&Used>) -> bool {
-    response.status() == StatusCode::NOT_FOUND && used.is_some_and(|used| used.sent.is_some())
+    response.status() == StatusCode::NOT_FOUND && used.is_some_and(|used| used.sent.is_some() && !used.ended)
 }
 
 /// Opens a new upstream session in place of a dead one.
@@ -130,13 +138,17 @@ async fn open(
     let id = tokio::time::timeout(INITIALIZE_WAIT, initialize(call, request))
         .await
         .unwrap_or_else(|_| Err(Error::silent(INITIALIZE_WAIT)))?;
-    let session = UpstreamSession { id };
+    let session = UpstreamSession { id, ended: false };
+    keep(run, call, shown, session.clone());
+    Ok(session)
+}
+
+fn keep(run: &Run, call: &Call, shown: &str, session: UpstreamSession) {
     let mut state = run.state.lock();
     if state.sessions.len() >= SESSIONS_MAX {
         state.sessions.clear();
     }
-    state.sessions.insert((call.upstream.name.clone(), shown.to_owned()), session.clone());
-    Ok(session)
+    state.sessions.insert((call.upstream.name.clone(), shown.to_owned()), session);
 }
 
 fn recorded_initialize(sidecar: &Sidecar, run: &Run, call: &Call) -> Option<Bytes> {

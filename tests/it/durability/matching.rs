@@ -29,7 +29,7 @@ fn case_1_a_killed_agent_finds_its_47_steps_and_goes_on_with_the_48th() {
         let text = format!("answer {}", request.count);
         Script::events(&chat(&[&text, " and more"], Usage::Asked))
     });
-    let server = Server::new(Era::Stateless, Form::Events);
+    let server = Server::new(Era::Stateless, Form::Json);
     let (tools, crm) = (server.start(), counting());
     let sidecar = Setup::new()
         .upstream("openai", "openai", &model.url())

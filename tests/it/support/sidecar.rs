@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -44,6 +44,13 @@ impl Setup {
         let extra = if extra.is_empty() { String::new() } else { format!(", {extra}") };
         self.upstreams.push((name.to_owned(), format!("{{ dialect: {dialect}, url: \"{url}\"{extra} }}")));
         self
+    }
+
+    /// Puts another one in the place of an upstream, if there is one.
+    pub(crate) fn upstream_instead(mut self, name: &str, dialect: &str, url: Option<&str>) -> Self {
+        let Some(url) = url else { return self };
+        self.upstreams.retain(|(known, _)| known != name);
+        self.upstream(name, dialect, url)
     }
 
     /// Further keys of `limits`, in flow style.
@@ -112,7 +119,7 @@ pub(crate) struct Sidecar {
     home: tempfile::TempDir,
     listen: SocketAddr,
     admin: SocketAddr,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
     lives: usize,
 }
 
@@ -120,7 +127,7 @@ impl Sidecar {
     #[track_caller]
     fn start(setup: Setup) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mut sidecar = Self { setup, home, listen: ports::free(), admin: ports::free(), child: None, lives: 0 };
+        let mut sidecar = Self { setup, home, listen: ports::free(), admin: ports::free(), child: Mutex::default(), lives: 0 };
         sidecar.restart();
         sidecar
     }
@@ -128,7 +135,7 @@ impl Sidecar {
     /// Starts it again, at the same addresses and with the same journal.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
-        assert!(self.child.is_none(), "it is running");
+        assert!(self.child.lock().unwrap().is_none(), "it is running");
         self.lives += 1;
         std::fs::write(self.config(), self.setup.yaml(&self.journal(), self.listen, self.admin)).unwrap();
         let mut words = self.setup.wrapper.clone();
@@ -141,7 +148,7 @@ impl Sidecar {
         command.current_dir(self.home.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
-        self.child = Some(child);
+        *self.child.lock().unwrap() = Some(child);
         let line = first_line(stdout);
         let ready = line.and_then(|line| serde_json::from_str::<Value>(&line).ok());
         let Some(ready) = ready else { panic!("the sidecar is not ready; its log:\n{}", self.log()) };
@@ -164,7 +171,7 @@ impl Sidecar {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it is running").id()
+        self.child.lock().unwrap().as_ref().expect("it is running").id()
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -211,7 +218,13 @@ impl Sidecar {
     /// Kills it, as a crash or the OOM killer does.
     #[track_caller]
     pub(crate) fn kill9(&mut self) {
-        let mut child = self.child.take().expect("it is running");
+        self.kill_shared();
+    }
+
+    /// [`Sidecar::kill9`] while others still call it.
+    #[track_caller]
+    pub(crate) fn kill_shared(&self) {
+        let mut child = self.child.lock().unwrap().take().expect("it is running");
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -231,7 +244,7 @@ impl Sidecar {
     /// Waits for it to end by itself.
     #[track_caller]
     pub(crate) fn exit(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("it is running");
+        let mut child = self.child.lock().unwrap().take().expect("it is running");
         wait::until_some("the sidecar has stopped", || child.try_wait().unwrap())
     }
 
@@ -279,14 +292,27 @@ impl Sidecar {
     #[track_caller]
     pub(crate) fn wait_state(&self, workflow: &str, step: usize, state: &str) {
         wait::until(&format!("step {step} of {workflow} is {state}"), || {
-            let text = self.ask_admin(&Ask::get(format!("/v1/workflows/{workflow}/timeline"))).text();
-            let timeline: Value = serde_json::from_str(&text).unwrap_or_default();
-            timeline["steps"][step - 1]["state"] == state
+            self.timeline_now(workflow)["steps"][step - 1]["state"] == state
         });
     }
 
+    /// What the running sidecar says of a workflow; null while it knows none.
+    #[track_caller]
+    pub(crate) fn timeline_now(&self, workflow: &str) -> Value {
+        let text = self.ask_admin(&Ask::get(format!("/v1/workflows/{workflow}/timeline"))).text();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Some round trips: what the sidecar has begun by now has gone on a little.
+    #[track_caller]
+    pub(crate) fn settle(&self) {
+        for _ in 0..3 {
+            self.ask_admin(&Ask::get("/healthz"));
+        }
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+        self.child.lock().unwrap().as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 }
 
@@ -297,7 +323,8 @@ impl Drop for Sidecar {
             let from = log.len().saturating_sub(6000);
             eprintln!("--- the sidecar's log (life {}):\n{}", self.lives, log.get(from..).unwrap_or(&log));
         }
-        if let Some(mut child) = self.child.take() {
+        let child = self.child.get_mut().ok().and_then(Option::take);
+        if let Some(mut child) = child {
             drop(child.kill());
             drop(child.wait());
         }

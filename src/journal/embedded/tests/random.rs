@@ -20,7 +20,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        20 => op().prop_map(Act::Commit),
+        40 => op().prop_map(Act::Commit),
         1 => Just(Act::Restart),
         1 => Just(Act::Drop),
         1 => Just(Act::Kill),
@@ -30,7 +30,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 24,
+        cases: 16,
         max_shrink_iters: 200,
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -38,7 +38,7 @@ proptest! {
 
     #[test]
     fn whatever_is_committed_is_there_after_any_restart(
-        acts in prop::collection::vec(act(), 1..120),
+        acts in prop::collection::vec(act(), 1..200),
         segment_bytes in prop::sample::select(vec![4096u64, 16 << 10, 256 << 10]),
     ) {
         let dirs = tempfile::tempdir().unwrap();

@@ -37,6 +37,12 @@ pub(super) fn seeded(seed: u64) -> Op {
     Op { workflow: a % 3, kind: b, pick: u16::from_le_bytes([c, d]), size }
 }
 
+impl Op {
+    pub(super) fn of_workflow(self, workflow: u8) -> Self {
+        Self { workflow, ..self }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Told {
     attempt: u32,

@@ -1,0 +1,98 @@
+//! A second use of a tool by an attempt that cannot be told apart (durability.md, section 3). Where the
+//! agent's process is not seen and none of its connections was open for a moment, it may have been started
+//! again: the same effect may be meant a second time, or be the first one once more. Then nothing is sent.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::journal::{Batch, Record, Urgency};
+use crate::model::{AttemptId, EffectClass, UpstreamName};
+use crate::proxy::call::Call;
+use crate::proxy::refusal;
+use crate::proxy::run::RunState;
+use crate::proxy::sidecar::Sidecar;
+use crate::wire::refusal::Refusal;
+
+use super::enroll::Enrolled;
+use super::recall::Asked;
+
+type Tool = (UpstreamName, Arc<str>);
+
+/// Refuses a new effect that may be a repetition.
+pub(super) fn check(
+    sidecar: &Sidecar,
+    state: &mut RunState,
+    enrolled: &Enrolled,
+    call: &Call,
+    asked: &Asked,
+) -> Result<(), Refusal> {
+    let Some(live) = &mut state.attempt else { return Ok(()) };
+    if asked.class != EffectClass::Effect || enrolled.is_told_apart || !live.was_alone {
+        return Ok(());
+    }
+    let used = match &live.tools {
+        Some(tools) => tools.contains(&tool(call)),
+        None => {
+            let tools = used_by(sidecar, enrolled)?;
+            live.tools.insert(tools).contains(&tool(call))
+        }
+    };
+    if used { Err(refuse(sidecar, enrolled, call, asked)) } else { Ok(()) }
+}
+
+/// An effect of the attempt begins, or is served again.
+pub(super) fn note(state: &mut RunState, call: &Call, class: EffectClass) {
+    let tools = state.attempt.as_mut().and_then(|live| live.tools.as_mut());
+    if let Some(tools) = tools.filter(|_| class == EffectClass::Effect) {
+        tools.insert(tool(call));
+    }
+}
+
+fn tool(call: &Call) -> Tool {
+    (call.upstream.name.clone(), Arc::clone(&call.inspected.operation.name))
+}
+
+/// Reads the workflow's records: needed at most once in an attempt's life here.
+fn used_by(sidecar: &Sidecar, enrolled: &Enrolled) -> Result<HashSet<Tool>, Refusal> {
+    let records = sidecar.journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
+    let served: HashSet<_> =
+        records.iter().filter_map(|record| served_again(record, enrolled.attempt)).collect();
+    let tools = records.iter().filter_map(|record| match record {
+        Record::Intent(intent)
+            if intent.class == EffectClass::Effect
+                && (intent.attempt == enrolled.attempt || served.contains(&intent.step)) =>
+        {
+            Some((intent.upstream.clone(), Arc::from(intent.operation.as_str())))
+        }
+        _ => None,
+    });
+    Ok(tools.collect())
+}
+
+fn served_again(record: &Record, by: AttemptId) -> Option<crate::model::StepIndex> {
+    if let Record::Redelivered { step, attempt, .. } = record {
+        (*attempt == by).then_some(*step)
+    } else {
+        None
+    }
+}
+
+fn refuse(sidecar: &Sidecar, enrolled: &Enrolled, call: &Call, asked: &Asked) -> Refusal {
+    let refusal = refusal::attempt_unknown(&call.inspected.operation.name, call.upstream.name.as_str());
+    let refused = Record::Refused {
+        step: None,
+        attempt: enrolled.attempt,
+        exact: asked.exact,
+        operation: call.inspected.operation.name.to_string(),
+        code: refusal.code.to_string(),
+        at: sidecar.clock.now(),
+    };
+    // The refusal stands whether or not it can be recorded.
+    _ = sidecar.journal.commit(
+        &enrolled.run.key,
+        sidecar.journal.epoch(),
+        Batch::one(refused),
+        Urgency::Ride,
+    );
+    refusal
+}
