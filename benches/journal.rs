@@ -11,6 +11,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -52,12 +53,13 @@ struct Round {
 fn appends(rounds: usize, window: Duration) {
     let folder = folder();
     let (journal, _) = open(&folder.path().join("journal"));
-    let mut bare = Bare::new(folder.path());
-    let mut bare_rounds = Vec::new();
+    let bare = Bare::new(folder.path());
+    let (mut bare_rounds, mut in_place) = (Vec::new(), Vec::new());
     let mut by_writers = WRITERS.map(|_| Vec::new());
     let mut next_workflow = 0;
     for _ in 0..rounds {
-        bare_rounds.push(bare.round(window));
+        bare_rounds.push(bare.appends(window));
+        in_place.push(bare.in_place(window));
         for (writers, rounds) in WRITERS.iter().zip(&mut by_writers) {
             rounds.push(journal_round(&journal, *writers, &mut next_workflow, window));
         }
@@ -77,36 +79,61 @@ fn appends(rounds: usize, window: Duration) {
         );
     };
     line("append and fdatasync".to_owned(), &bare_rounds);
+    line("the same, preallocated".to_owned(), &in_place);
     for (writers, rounds) in WRITERS.iter().zip(&by_writers) {
         line(format!("journal, {writers} writers"), rounds);
     }
     journal.close().unwrap();
 }
 
-/// A file nobody else writes.
+/// Files nobody else writes.
 struct Bare {
-    file: File,
+    growing: File,
+    /// Written once already: a flush has no new length to make durable. What the journal does as well.
+    preallocated: File,
     bytes: Vec<u8>,
 }
 
 impl Bare {
+    const PREALLOCATED: u64 = 8 << 20;
+
     fn new(folder: &Path) -> Self {
         let mut bytes = vec![0; BODY_BYTES];
         fill(&mut bytes, 1);
-        Self { file: File::create(folder.join("bare")).unwrap(), bytes }
+        let mut preallocated = File::create(folder.join("preallocated")).unwrap();
+        for _ in 0..Self::PREALLOCATED / BODY_BYTES as u64 {
+            preallocated.write_all(&bytes).unwrap();
+        }
+        preallocated.sync_all().unwrap();
+        Self { growing: File::create(folder.join("growing")).unwrap(), preallocated, bytes }
     }
 
-    fn round(&mut self, window: Duration) -> Round {
-        let begun = Instant::now();
-        let mut times = Vec::new();
-        while begun.elapsed() < window {
-            let write = Instant::now();
-            self.file.write_all(&self.bytes).unwrap();
-            self.file.sync_data().unwrap();
-            times.push(write.elapsed());
-        }
-        round(times, begun.elapsed())
+    fn appends(&self, window: Duration) -> Round {
+        timed(window, |_| {
+            (&self.growing).write_all(&self.bytes).unwrap();
+            self.growing.sync_data().unwrap();
+        })
     }
+
+    fn in_place(&self, window: Duration) -> Round {
+        timed(window, |number| {
+            let offset = number * BODY_BYTES as u64 % Self::PREALLOCATED;
+            self.preallocated.write_all_at(&self.bytes, offset).unwrap();
+            self.preallocated.sync_data().unwrap();
+        })
+    }
+}
+
+/// Writes one after the other.
+fn timed(window: Duration, mut write: impl FnMut(u64)) -> Round {
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    while begun.elapsed() < window {
+        let one = Instant::now();
+        write(times.len() as u64);
+        times.push(one.elapsed());
+    }
+    round(times, begun.elapsed())
 }
 
 fn journal_round(

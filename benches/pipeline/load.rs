@@ -2,6 +2,7 @@
 //! and costs every proxy the same.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -160,44 +161,60 @@ fn times_in(data: &[u8]) -> impl Iterator<Item = u64> {
     times.into_iter()
 }
 
-/// What a closed loop got done.
+/// What a crowd got done.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) calls: u64,
     pub(crate) seen: Vec<Seen>,
 }
 
-/// So many connections, each in a workflow of its own, ask for `window` as fast as they are answered; at
-/// least once each.
-pub(crate) async fn closed_loop(
-    way: Way,
-    kilobytes: usize,
-    answer: Answer,
-    connections: usize,
-    window: Duration,
-) -> Done {
-    let chat = std::sync::Arc::new(Chat::new(kilobytes, answer.streams()));
-    let mut loops = JoinSet::new();
-    let begun = Instant::now();
-    for _ in 0..connections {
-        let chat = std::sync::Arc::clone(&chat);
-        loops.spawn(async move {
-            let path = way.chat(&format!("bench-{}", fresh()));
-            let mut connection = Connection::open(&way).await;
-            let mut seen = Vec::new();
-            loop {
-                seen.push(connection.ask(&path, answer, chat.turn(fresh())).await);
-                if begun.elapsed() >= window {
-                    return seen;
+/// Connections that have each had an answer already: what a first call costs is measured elsewhere.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    chat: Arc<Chat>,
+    /// Each with the path of its own workflow.
+    members: Vec<(Connection, String)>,
+}
+
+impl Crowd {
+    pub(crate) async fn gather(way: Way, kilobytes: usize, connections: usize) -> Self {
+        let chat = Arc::new(Chat::new(kilobytes, false));
+        let mut opening = JoinSet::new();
+        for _ in 0..connections {
+            let chat = Arc::clone(&chat);
+            opening.spawn(async move {
+                let path = way.chat(&format!("bench-{}", fresh()));
+                let mut connection = Connection::open(&way).await;
+                connection.ask(&path, Answer::Json, chat.turn(fresh())).await;
+                (connection, path)
+            });
+        }
+        Self { chat, members: opening.join_all().await }
+    }
+
+    /// All ask for `window` as fast as they are answered; at least once each.
+    pub(crate) async fn ask(&mut self, answer: Answer, window: Duration) -> Done {
+        let mut loops = JoinSet::new();
+        let begun = Instant::now();
+        let chat = if answer.streams() { Arc::new(self.chat.streaming()) } else { Arc::clone(&self.chat) };
+        for (mut connection, path) in self.members.drain(..) {
+            let chat = Arc::clone(&chat);
+            loops.spawn(async move {
+                let mut seen = Vec::new();
+                loop {
+                    seen.push(connection.ask(&path, answer, chat.turn(fresh())).await);
+                    if begun.elapsed() >= window {
+                        return (connection, path, seen);
+                    }
                 }
-            }
-        });
+            });
+        }
+        let mut done = Done::default();
+        for (connection, path, seen) in loops.join_all().await {
+            self.members.push((connection, path));
+            done.calls += u64::try_from(seen.len()).unwrap();
+            done.seen.extend(seen);
+        }
+        done
     }
-    let mut done = Done::default();
-    while let Some(seen) = loops.join_next().await {
-        let seen = seen.unwrap();
-        done.calls += u64::try_from(seen.len()).unwrap();
-        done.seen.extend(seen);
-    }
-    done
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::load::{Answer, closed_loop};
+use crate::load::{Answer, Crowd};
 use crate::process::{DIRECT, Field};
 use crate::report::{Report, Table};
 use crate::support::SIZES_KB;
@@ -22,7 +22,8 @@ pub(crate) async fn measure(folder: &Path, report: &mut Report) {
             continue;
         };
         let (idle, _) = process.memory_mib();
-        closed_loop(runner.way, SIZES_KB[2], Answer::Slow, IN_FLIGHT, Duration::ZERO).await;
+        let mut crowd = Crowd::gather(runner.way, SIZES_KB[2], IN_FLIGHT).await;
+        crowd.ask(Answer::Slow, Duration::ZERO).await;
         figures.push((idle, process.memory_mib().1));
     }
     let mut table = Table::new("Resident memory, MiB: idle, highest with 64 x 400 KB in flight", &field);

@@ -12,6 +12,8 @@ use crate::load::Way;
 
 /// Debian puts it where an ordinary user's PATH does not look.
 const NGINX: [&str; 3] = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"];
+/// As many as the other proxies have threads here.
+const NGINX_WORKERS: usize = 2;
 /// Longest start.
 const START_MAX: Duration = Duration::from_secs(20);
 
@@ -24,6 +26,23 @@ pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
     pids: Vec<u32>,
+}
+
+/// Processor time, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cpu {
+    pub(crate) user: f64,
+    pub(crate) kernel: f64,
+}
+
+impl Cpu {
+    pub(crate) fn all(self) -> f64 {
+        self.user + self.kernel
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { user: self.user - before.user, kernel: self.kernel - before.kernel }
+    }
 }
 
 impl Process {
@@ -70,8 +89,9 @@ impl Process {
         command.args(["-e".into(), log, "-c".into(), config]).stdin(Stdio::null());
         let child = command.spawn().unwrap();
         let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(begun.elapsed() < START_MAX, "nginx does not listen");
+        // It listens before it has workers.
+        while TcpStream::connect(address).is_err() || children(child.id()).len() < NGINX_WORKERS {
+            assert!(begun.elapsed() < START_MAX, "nginx does not start");
             std::thread::sleep(Duration::from_millis(5));
         }
         let workers = children(child.id());
@@ -87,10 +107,11 @@ impl Process {
         Self { pids: vec![child.id()], child, address }
     }
 
-    /// User and system time so far, of all threads that are and were.
-    pub(crate) fn cpu(&self) -> Duration {
-        let ticks: u64 = self.pids.iter().map(|pid| fields_of_stat(*pid)[..2].iter().sum::<u64>()).sum();
-        Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+    /// User and system time so far, of all threads that are and were, in microseconds.
+    pub(crate) fn cpu(&self) -> Cpu {
+        let ticks = |field: usize| self.pids.iter().map(|pid| fields_of_stat(*pid)[field]).sum::<u64>();
+        let micros = |field: usize| (ticks(field) * 1_000_000 / TICKS_PER_SECOND) as f64;
+        Cpu { user: micros(0), kernel: micros(1) }
     }
 
     /// Resident memory, now and at its highest, in MiB.
@@ -125,7 +146,7 @@ fn nginx_config(folder: &Path, address: SocketAddr, mock: SocketAddr) -> String 
     let temp = |kind: &str| -> PathBuf { folder.join("temp").join(kind) };
     let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
     format!(
-        "{user} daemon off; worker_processes 2; pid {pid:?}; error_log stderr crit;\n\
+        "{user} daemon off; worker_processes {NGINX_WORKERS}; pid {pid:?}; error_log stderr crit;\n\
          events {{ worker_connections 1024; }}\n\
          http {{\n\
            access_log off; tcp_nodelay on; keepalive_requests 100000000; client_max_body_size 64m;\n\

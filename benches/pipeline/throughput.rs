@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::load::{Answer, Connection, closed_loop, fresh};
+use crate::load::{Answer, Connection, Crowd, fresh};
 use crate::process::{DIRECT, FLOOR, Field};
 use crate::report::{Report, Table};
 use crate::support::{Chat, SIZES_KB};
@@ -47,20 +47,24 @@ const LOADS: [Load; 4] = [
 /// CPU per call with 16 connections.
 pub(crate) async fn cpu(field: &Field, effort: Effort, report: &mut Report) {
     let mut micros = vec![vec![Vec::new(); field.runners.len()]; LOADS.len()];
+    let mut kernel = micros.clone();
     for _ in 0..effort.rounds {
-        for (load, micros) in LOADS.iter().zip(&mut micros) {
-            for (runner, micros) in field.runners.iter().zip(micros) {
+        for (at, load) in LOADS.iter().enumerate() {
+            for (position, runner) in field.runners.iter().enumerate() {
                 let Some(process) = &runner.process else { continue };
-                let before = process.cpu();
-                let done =
-                    closed_loop(runner.way, load.kilobytes, load.answer, CONNECTIONS, effort.window).await;
+                let mut crowd = Crowd::gather(runner.way, load.kilobytes, CONNECTIONS).await;
                 tokio::time::sleep(SETTLE).await;
-                micros.push((process.cpu() - before).as_secs_f64() * 1e6 / done.calls as f64);
+                let before = process.cpu();
+                let done = crowd.ask(load.answer, effort.window).await;
+                tokio::time::sleep(SETTLE).await;
+                let used = process.cpu().since(before);
+                micros[at][position].push(used.all() / done.calls as f64);
+                kernel[at][position].push(used.kernel / used.all());
             }
         }
     }
     let mut table = Table::new("CPU per call, 16 connections, in floors", field);
-    for (load, micros) in LOADS.iter().zip(&micros) {
+    for ((load, micros), kernel) in LOADS.iter().zip(&micros).zip(&kernel) {
         let against = |runner: usize, of: usize| {
             median(micros[runner].iter().zip(&micros[of]).map(|(own, other)| own / other))
         };
@@ -68,6 +72,10 @@ pub(crate) async fn cpu(field: &Field, effort: Effort, report: &mut Report) {
             DIRECT => "-".to_owned(),
             FLOOR => format!("1 ({:.0} us)", median(micros[FLOOR].iter().copied())),
             _ => format!("{:.2}", against(runner, FLOOR)),
+        });
+        table.row(format!("{}, kernel's share", load.name), |runner| match runner {
+            DIRECT => "-".to_owned(),
+            _ => format!("{:.0} %", 100.0 * median(kernel[runner].iter().copied())),
         });
         for (runner, most) in load.targets {
             if let Some(at) = field.position(runner) {
@@ -93,7 +101,9 @@ pub(crate) async fn latency(field: &Field, effort: Effort, report: &mut Report) 
         let mut connections = Vec::new();
         for runner in &field.runners {
             let path = runner.way.chat(&format!("bench-{}", fresh()));
-            connections.push((Connection::open(&runner.way).await, path));
+            let mut connection = Connection::open(&runner.way).await;
+            connection.ask(&path, Answer::Json, chat.turn(fresh())).await;
+            connections.push((connection, path));
         }
         let mut added = vec![Vec::new(); field.runners.len()];
         for _ in 0..effort.rounds {
@@ -120,7 +130,35 @@ pub(crate) async fn latency(field: &Field, effort: Effort, report: &mut Report) 
             report.added_by_journaling(kilobytes, micros(journaling) / 1e3);
         }
     }
+    let first = first_calls(field, effort).await;
+    table.row("1 KB, first of a workflow", |runner| match runner {
+        DIRECT => "0".to_owned(),
+        _ => format!("{:.2} ({:.0} us)", first[runner] / first[FLOOR], first[runner]),
+    });
     report.table(table);
+}
+
+/// Microseconds that each proxy adds to the first call on a connection, which opens a workflow where there
+/// are workflows.
+async fn first_calls(field: &Field, effort: Effort) -> Vec<f64> {
+    let chat = Chat::new(SIZES_KB[0], false);
+    let mut added = vec![Vec::new(); field.runners.len()];
+    for _ in 0..effort.rounds {
+        let mut times = vec![Vec::new(); field.runners.len()];
+        for _ in 0..effort.calls / 5 {
+            for (runner, times) in field.runners.iter().zip(&mut times) {
+                let path = runner.way.chat(&format!("bench-{}", fresh()));
+                let mut connection = Connection::open(&runner.way).await;
+                let seen = connection.ask(&path, Answer::Json, chat.turn(fresh())).await;
+                times.push(seen.whole.as_secs_f64() * 1e6);
+            }
+        }
+        let p50: Vec<f64> = times.into_iter().map(median).collect();
+        for (added, own) in added.iter_mut().zip(&p50) {
+            added.push(own - p50[DIRECT]);
+        }
+    }
+    added.into_iter().map(median).collect()
 }
 
 /// A delta every 5 ms on 16 connections: time to the first byte and lag per delta.
@@ -129,7 +167,8 @@ pub(crate) async fn paced(field: &Field, effort: Effort, report: &mut Report) {
     let mut lag = first.clone();
     for _ in 0..effort.rounds {
         for (at, runner) in field.runners.iter().enumerate() {
-            let done = closed_loop(runner.way, SIZES_KB[0], Answer::Paced, CONNECTIONS, Duration::ZERO).await;
+            let mut crowd = Crowd::gather(runner.way, SIZES_KB[0], CONNECTIONS).await;
+            let done = crowd.ask(Answer::Paced, Duration::ZERO).await;
             first[at].push(median(done.seen.iter().map(|seen| seen.first.as_secs_f64() * 1e3)));
             let lags = done.seen.iter().flat_map(|seen| &seen.lags_ns);
             lag[at].push(median(lags.map(|lag| *lag as f64 / 1e6)));

@@ -33,6 +33,11 @@ impl Chat {
         Self { before, after }
     }
 
+    /// The same conversation, to be answered as a stream.
+    pub(crate) fn streaming(&self) -> Self {
+        Self { before: self.before.clone(), after: self.after.replace("\"stream\":false", "\"stream\":true") }
+    }
+
     /// The request of turn `turn`: no other turn has the same bytes.
     pub(crate) fn turn(&self, turn: u64) -> Vec<u8> {
         format!("{}{turn:012}{}", self.before, self.after).into_bytes()

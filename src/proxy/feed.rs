@@ -36,6 +36,8 @@ struct State {
     frames: Vec<Bytes>,
     end: Option<End>,
     readers: usize,
+    /// The answer has begun to call a tool.
+    calls_tools: bool,
     /// When the last reader left; time since boot.
     deserted_at: Option<Duration>,
     wakers: Vec<Waker>,
@@ -78,6 +80,14 @@ impl Feed {
             state.frames.push(frame);
             state.wake();
         }
+    }
+
+    pub(crate) fn call_tools(&self) {
+        self.0.lock().calls_tools = true;
+    }
+
+    pub(crate) fn calls_tools(&self) -> bool {
+        self.0.lock().calls_tools
     }
 
     pub(crate) fn complete(&self) {

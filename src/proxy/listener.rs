@@ -12,8 +12,8 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tower::Service;
 use tower::util::BoxCloneService;
-use tower::{Service, ServiceBuilder, ServiceExt};
 
 use super::body::AgentBody;
 use super::connection::Connection;
@@ -102,7 +102,8 @@ impl Listener {
     ) -> impl Future<Output = ()> + Send + use<> {
         let nodelay = stream.set_nodelay(true);
         let server = stream.local_addr().unwrap_or(self.address);
-        let edge = edge(Arc::clone(&self.sidecar), Connection::new(client, server));
+        let edge =
+            edge(Arc::clone(&self.sidecar), Connection::new(client, server), self.limits.header_bytes_max);
         let service = hyper::service::service_fn(move |request| edge.clone().call(request));
         let builder = builder(&self.limits);
         let metrics = Arc::clone(&self.sidecar);
@@ -121,13 +122,13 @@ impl Listener {
     }
 }
 
-/// The only tower stack on the way in; boxed once per connection.
-fn edge(sidecar: Arc<Sidecar>, connection: Arc<Connection>) -> Edge {
+/// The service of one connection.
+fn edge(sidecar: Arc<Sidecar>, connection: Arc<Connection>, header_bytes_max: usize) -> Edge {
     let answer = tower::service_fn(move |request: Request<Incoming>| {
         let (sidecar, connection) = (Arc::clone(&sidecar), Arc::clone(&connection));
-        async move { Ok::<_, Infallible>(guarded(sidecar, connection, request).await) }
+        async move { Ok::<_, Infallible>(guarded(sidecar, connection, request, header_bytes_max).await) }
     });
-    ServiceBuilder::new().layer_fn(|inner| inner).service(answer).boxed_clone()
+    BoxCloneService::new(answer)
 }
 
 /// A defect of ours answers 500 for its own request and leaves the connection's others alone.
@@ -135,8 +136,12 @@ async fn guarded(
     sidecar: Arc<Sidecar>,
     connection: Arc<Connection>,
     request: Request<Incoming>,
+    header_bytes_max: usize,
 ) -> Response<AgentBody> {
     use futures_util::FutureExt;
+    if head_bytes(&request) > header_bytes_max {
+        return pipeline::bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
     let answering = pipeline::answer(sidecar, connection, request);
     match std::panic::AssertUnwindSafe(answering).catch_unwind().await {
         Ok(departure) => departure,
@@ -147,6 +152,12 @@ async fn guarded(
     }
 }
 
+/// The size of a request's head, without line ends.
+fn head_bytes(request: &Request<Incoming>) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    request.uri().path_and_query().map_or(0, |path| path.as_str().len()) + headers.sum::<usize>()
+}
+
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -155,7 +166,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .auto_date_header(false)
         .header_read_timeout(limits.idle_timeout + limits.header_timeout)
         .max_headers(HEADERS_MAX)
-        .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER_BYTES_MIN));
+        .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER_BYTES));
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -172,5 +183,6 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 /// Header lines of one request.
 const HEADERS_MAX: usize = 256;
-/// hyper's own minimum for its read buffer.
-const HTTP1_BUFFER_BYTES_MIN: usize = 8192;
+/// hyper's read buffer for HTTP/1, which bounds a request's head and the pieces in which a body is read.
+/// Larger than most heads may be, so that large bodies come in few pieces; heads are measured again.
+const HTTP1_BUFFER_BYTES: usize = 256 * 1024;

@@ -135,6 +135,17 @@ impl Answer {
         }
     }
 
+    /// Whether a model's stream has begun to call a tool: some agents start it while the stream goes on.
+    pub fn calls_tools(&self) -> bool {
+        match &self.shape {
+            Shape::Events(events) => match &events.reader {
+                Reader::Mcp(_) => false,
+                Reader::Model(fold) => fold.calls_tools(),
+            },
+            Shape::Plain(_) => false,
+        }
+    }
+
     /// The upstream ended the body cleanly. Says what to do with the rest and what the answer amounts to.
     ///
     /// # Errors

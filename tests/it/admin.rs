@@ -63,9 +63,16 @@ fn workflows_are_listed_told_and_closed_and_unknown_ones_are_not_found() {
     let list = sidecar.ask_admin(&Ask::get("/v1/workflows")).json();
     assert_eq!(list["workflows"].as_array().unwrap().len(), 2, "{list}");
     let timeline = sidecar.ask_admin(&Ask::get("/v1/workflows/one/timeline")).json();
-    assert_eq!((&timeline["workflow"], &timeline["steps"][0]["operation"]), (&json!("one"), &json!("POST /notes")));
+    assert_eq!(
+        (&timeline["workflow"], &timeline["steps"][0]["operation"]),
+        (&json!("one"), &json!("POST /notes"))
+    );
     assert_eq!(sidecar.ask_admin(&Ask::post("/v1/workflows/one/close", "")).status, 200);
-    assert_eq!(sidecar.ask_admin(&Ask::post("/v1/workflows/one/close", "")).status, 200, "closing twice is closed");
+    assert_eq!(
+        sidecar.ask_admin(&Ask::post("/v1/workflows/one/close", "")).status,
+        200,
+        "closing twice is closed"
+    );
     assert_eq!(sidecar.call(&Ask::post("/w/one/a/2/crm/notes", "{}")).status, 422);
     for path in ["/v1/workflows/none/timeline", "/v1/workflows/no%20id/timeline", "/v1/workflows/none"] {
         assert_eq!(sidecar.ask_admin(&Ask::get(path)).status, 404, "{path}");
@@ -101,7 +108,9 @@ fn web_pages_of_other_sites_are_not_answered() {
     let sidecar = Setup::new().upstream("crm", "http", &upstream.url()).start();
     let raw = |head: &str| {
         let mut stream = std::net::TcpStream::connect(sidecar.admin()).unwrap();
-        stream.write_all(format!("GET /v1/workflows HTTP/1.1\r\n{head}connection: close\r\n\r\n").as_bytes()).unwrap();
+        stream
+            .write_all(format!("GET /v1/workflows HTTP/1.1\r\n{head}connection: close\r\n\r\n").as_bytes())
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text.lines().next().unwrap_or_default().to_owned()

@@ -44,9 +44,8 @@ fn check_refused(answer: &Answer, code: &str) {
 #[test]
 fn rule_a_a_named_attempt_is_that_attempt_whoever_calls() {
     let (upstream, sidecar) = crm();
-    let named = |attempt: usize| {
-        Ask::post("/w/w/crm/notes", "{}").header("x-outrigger-attempt", attempt.to_string())
-    };
+    let named =
+        |attempt: usize| Ask::post("/w/w/crm/notes", "{}").header("x-outrigger-attempt", attempt.to_string());
     check(&sidecar.call(&named(1)), "live", "1; reason=explicit");
     let mut other = Agent::start(sidecar.address());
     check(&other.call(&named(1)), "live", "1; reason=explicit");
@@ -169,7 +168,7 @@ fn blind(setup: Setup) -> Option<Sidecar> {
     let works = std::process::Command::new(words[0]).args(&words[1..]).arg("true").output();
     if !works.is_ok_and(|output| output.status.success()) {
         assert!(!cli::is_root(), "root may make a PID namespace");
-        eprintln!("left out: rule (c) needs a PID namespace, which this user may not make");
+        cli::left_out("rule (c) needs a PID namespace, which this user may not make");
         return None;
     }
     Some(setup.wrapped(&words).start())
@@ -260,9 +259,13 @@ fn rule_c_a_step_that_is_only_read_on_does_not_stop_the_next_attempt_which_joins
     wait::since(Instant::now(), REWIND_IDLE + Duration::from_millis(50));
     let mut second = sidecar.connect();
     second.send(&ask);
-    sidecar.wait_connections(1.0);
+    wait::until("the second attempt", || {
+        sidecar.timeline_now("w")["attempts"].as_array().is_some_and(|attempts| attempts.len() == 2)
+    });
     gate.open();
-    check(&second.read("POST").unwrap(), "join", "2; reason=rewind");
+    let answer = second.read("POST").unwrap();
+    assert_eq!((answer.status, answer.attempt()), (200, "2; reason=rewind"), "{answer:?}");
+    assert!(matches!(answer.source(), "join" | "replay"), "{answer:?}");
     assert_eq!(upstream.count(), 1);
 }
 

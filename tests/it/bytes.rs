@@ -38,7 +38,8 @@ fn json_text() -> impl Strategy<Value = String> {
         string(),
     ];
     scalar.prop_recursive(4, 24, 4, |inner| {
-        let item = (space(), inner, space()).prop_map(|(before, value, after)| format!("{before}{value}{after}"));
+        let item =
+            (space(), inner, space()).prop_map(|(before, value, after)| format!("{before}{value}{after}"));
         let member = (space(), string(), space(), item.clone())
             .prop_map(|(before, key, after, value)| format!("{before}{key}{after}:{value}"));
         prop_oneof![
@@ -149,30 +150,33 @@ fn bodies_headers_and_paths_cross_unchanged_in_both_directions() {
     let sidecar = start(&upstream);
     let strategy = (json_text(), json_text(), header_pairs(), header_pairs(), any::<u64>());
     let config = Config { cases: 40, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
-    let tested = TestRunner::new(config).run(&strategy, |(asked, answered, headers_out, headers_back, id)| {
-        let case = Case { asked, answered, headers_out, headers_back };
-        let mut connection = sidecar.connect();
-        for (number, (dialect, path)) in PATHS.iter().enumerate() {
-            let (asked, answered) = bodies(dialect, &case);
-            let reply = script(&answered, &case.headers_back);
-            upstream.answers(move |_| reply.clone());
-            let mut call = |prefix: &str| {
-                let mut ask = Ask::post(format!("{prefix}/{dialect}{path}"), asked.as_str());
-                ask.headers.extend(case.headers_out.iter().cloned());
-                connection.call(&ask).map_err(|broken| TestCaseError::fail(format!("{dialect}{path}: {broken:?}")))
-            };
-            let workflow = format!("/w/p{id}-{number}/a");
-            for prefix in [String::new(), format!("{workflow}/1")] {
-                let answer = call(&prefix)?;
-                check_arrived(upstream.requests().last().unwrap(), path, &asked, &case)?;
-                check_returned(&answer, &answered, &case)?;
+    let tested =
+        TestRunner::new(config).run(&strategy, |(asked, answered, headers_out, headers_back, id)| {
+            let case = Case { asked, answered, headers_out, headers_back };
+            let mut connection = sidecar.connect();
+            for (number, (dialect, path)) in PATHS.iter().enumerate() {
+                let (asked, answered) = bodies(dialect, &case);
+                let reply = script(&answered, &case.headers_back);
+                upstream.answers(move |_| reply.clone());
+                let mut call = |prefix: &str| {
+                    let mut ask = Ask::post(format!("{prefix}/{dialect}{path}"), asked.as_str());
+                    ask.headers.extend(case.headers_out.iter().cloned());
+                    connection
+                        .call(&ask)
+                        .map_err(|broken| TestCaseError::fail(format!("{dialect}{path}: {broken:?}")))
+                };
+                let workflow = format!("/w/p{id}-{number}/a");
+                for prefix in [String::new(), format!("{workflow}/1")] {
+                    let answer = call(&prefix)?;
+                    check_arrived(upstream.requests().last().unwrap(), path, &asked, &case)?;
+                    check_returned(&answer, &answered, &case)?;
+                }
+                let sent = upstream.count();
+                check_returned(&call(&format!("{workflow}/2"))?, &answered, &case)?;
+                prop_assert_eq!(upstream.count(), sent, "{}{}: a replay is not sent", dialect, path);
             }
-            let sent = upstream.count();
-            check_returned(&call(&format!("{workflow}/2"))?, &answered, &case)?;
-            prop_assert_eq!(upstream.count(), sent, "{}{}: a replay is not sent", dialect, path);
-        }
-        Ok(())
-    });
+            Ok(())
+        });
     if let Err(error) = tested {
         panic!("{error}");
     }
@@ -188,12 +192,17 @@ fn what_is_no_json_crosses_unchanged() {
         let reply = body.clone();
         upstream.answers(move |_| Script::answer(200, "application/octet-stream", &reply));
         for dialect in ["anthropic", "gemini", "http", "openai"] {
-            for prefix in ["".to_owned(), format!("/w/r{number}-{dialect}/a/1"), format!("/w/r{number}-{dialect}/a/2")] {
+            for prefix in
+                ["".to_owned(), format!("/w/r{number}-{dialect}/a/1"), format!("/w/r{number}-{dialect}/a/2")]
+            {
                 let mut ask = Ask::new("PUT", format!("{prefix}/{dialect}/files/{number}"));
                 ask.body.clone_from(body);
                 let answer = sidecar.call(&ask.header("content-type", "application/octet-stream"));
                 assert!(answer.body == *body, "{dialect} {prefix}: the answer differs");
-                assert!(upstream.requests().last().unwrap().body == *body, "{dialect} {prefix}: the request differs");
+                assert!(
+                    upstream.requests().last().unwrap().body == *body,
+                    "{dialect} {prefix}: the request differs"
+                );
             }
         }
     }
@@ -275,7 +284,7 @@ fn edit_usage_only_the_option_is_added_to_the_request() {
     let sidecar = start(&upstream);
     let bodies = [
         (
-            "{ \"model\":\"m\" , \"stream\" : true,\"x\": 1e400, \"x\": 2, \"messages\" : [ ] }",
+            "{ \"model\":\"m\" , \"stream\" : true,\"x\": 1e400, \"messages\" : [ ] }",
             "\"stream_options\":{\"include_usage\":true}",
         ),
         (
@@ -297,7 +306,8 @@ fn edit_usage_only_the_option_is_added_to_the_request() {
             assert_eq!(rest, *body, "sent: {sent}");
         }
     }
-    for asked in ["{\"stream\":true,\"stream_options\":{\"include_usage\":true}}", "{\"stream\":false}", "{}"] {
+    for asked in ["{\"stream\":true,\"stream_options\":{\"include_usage\":true}}", "{\"stream\":false}", "{}"]
+    {
         sidecar.call(&Ask::post("/openai/v1/chat/completions", asked));
         assert_eq!(upstream.requests().last().unwrap().text(), asked, "nothing to add");
     }
@@ -309,7 +319,8 @@ fn edit_usage_only_its_traces_are_taken_out_of_the_answer() {
     let upstream = Upstream::start(move |_| Script::events(&chat(&words, Usage::Asked)));
     let sidecar = start(&upstream);
     let quiet = "{\"model\":\"m\",\"stream\":true,\"messages\":[]}";
-    let asking = "{\"model\":\"m\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[]}";
+    let asking =
+        "{\"model\":\"m\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[]}";
     for prefix in ["", "/w/u/a/1", "/w/u/a/2"] {
         let path = format!("{prefix}/openai/v1/chat/completions");
         let answer = sidecar.call(&Ask::post(&path, quiet));
@@ -323,7 +334,9 @@ fn edit_usage_only_its_traces_are_taken_out_of_the_answer() {
 
 #[test]
 fn edit_json_rpc_id_only_the_id_of_a_replay_changes() {
-    for (content_type, wrap) in [("application/json", ("", "")), ("text/event-stream", ("event: message\ndata: ", "\n\n"))] {
+    for (content_type, wrap) in
+        [("application/json", ("", "")), ("text/event-stream", ("event: message\ndata: ", "\n\n"))]
+    {
         let result = "{ \"result\" : {\"id\":1, \"a\": 1e400 , \"a\":2, \"t\":\"\\u00e9\\/\"} ,\t\"id\" : 1 ,\"jsonrpc\":\"2.0\" }";
         let served = format!("{}{result}{}", wrap.0, wrap.1);
         let upstream = Upstream::start(move |_| Script::answer(200, content_type, &served));
@@ -388,7 +401,8 @@ fn edit_content_encoding_only_the_encoding_is_taken_off() {
 #[test]
 fn encodings_that_lie_or_explode_are_refused() {
     let upstream = Upstream::start(|_| Script::json("{}"));
-    let sidecar = Setup::new().upstream("openai", "openai", &upstream.url()).limits("body_mib_max: 4").start();
+    let sidecar =
+        Setup::new().upstream("openai", "openai", &upstream.url()).limits("body_mib_max: 4").start();
     let bomb = gzip(&vec![b' '; 64 << 20]);
     for (encoding, body, status, code) in [
         ("gzip", b"not gzip".to_vec(), 400, "OG1007"),
@@ -417,7 +431,11 @@ fn compressed_answers_of_calls_that_are_not_looked_into_stay_compressed() {
     let sidecar = start(&upstream);
     for prefix in ["", "/w/z/a/1", "/w/z/a/2"] {
         let answer = sidecar.call(&Ask::get(format!("{prefix}/http/page")).header("accept-encoding", "gzip"));
-        assert_eq!((answer.header("content-encoding"), answer.body == packed), (Some("gzip"), true), "{prefix}");
+        assert_eq!(
+            (answer.header("content-encoding"), answer.body == packed),
+            (Some("gzip"), true),
+            "{prefix}"
+        );
     }
     assert_eq!(upstream.requests()[0].header("accept-encoding"), Some("gzip"));
 }

@@ -14,6 +14,16 @@
     reason = "tests watch the program from outside, with their own clock, environment and tasks"
 )]
 
+mod admin;
+mod attempts;
+mod bytes;
+mod cli;
 mod config_examples;
+mod crash;
+mod durability;
+mod mcp;
 mod parts;
+mod streaming;
+mod support;
 mod tidy;
+mod tls;

@@ -6,7 +6,7 @@ use crate::support::client::Ask;
 use crate::support::gate::Gate;
 use crate::support::mcp::{Caller, Era, Form, Server, response, result};
 use crate::support::sidecar::{Setup, Sidecar};
-use crate::support::upstream::{Act, Upstream, head, Script};
+use crate::support::upstream::{Act, Script, Upstream, head};
 
 fn tools(upstream: &Upstream) -> Sidecar {
     Setup::new().upstream("tools", "mcp", &upstream.url()).start()
@@ -48,7 +48,9 @@ fn ids_come_back_as_they_were_spelled() {
     let upstream = server.start();
     let sidecar = tools(&upstream);
     let call = |attempt: usize, id: &str| {
-        let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"charge","arguments":{{}}}}}}"#);
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"charge","arguments":{{}}}}}}"#
+        );
         sidecar.call(&Ask::post(format!("/w/w/a/{attempt}/tools/mcp"), body))
     };
     call(1, "1").expect(200, "live");
@@ -87,9 +89,11 @@ fn a_replaying_agent_gets_a_session_of_the_sidecar_and_the_upstreams_is_opened_a
     assert_eq!(server.count("initialize"), 2, "opened once, at the first live call");
     assert_eq!(server.count("notifications/initialized"), 2);
     assert_eq!(server.charges(), 4);
-    assert!(upstream.requests().iter().all(|request| {
-        !request.header("mcp-session-id").unwrap_or_default().starts_with("outrigger")
-    }));
+    assert!(
+        upstream.requests().iter().all(|request| {
+            !request.header("mcp-session-id").unwrap_or_default().starts_with("outrigger")
+        })
+    );
 }
 
 #[test]
@@ -242,7 +246,7 @@ fn closing_the_stream_of_a_tool_call_does_not_cancel_the_effect() {
     gate.reached(1);
     drop(connection);
     gate.open();
-    sidecar.wait_state("w", 1, "completed");
+    sidecar.wait_completed("w", 1);
     let mut second = Caller::stateless("/w/w/a/2/tools", 1);
     second.call(&sidecar, "charge", &json!({})).expect(200, "replay");
     assert_eq!(server.charges(), 1);

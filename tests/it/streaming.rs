@@ -111,7 +111,11 @@ fn events_leave_as_they_come_and_only_the_end_is_held_until_it_is_recorded() {
         let held = gate.clone();
         let upstream = Upstream::start(move |_| {
             let events = api.events(&WORDS);
-            Script::stream().chunks(&events[..events.len() - 1]).hold(&held).chunk(events.last().unwrap()).end()
+            Script::stream()
+                .chunks(&events[..events.len() - 1])
+                .hold(&held)
+                .chunk(events.last().unwrap())
+                .end()
         });
         let sidecar = start(api, &upstream);
         let mut connection = sidecar.connect();
@@ -180,7 +184,7 @@ fn without_a_workflow_the_upstream_is_cancelled_when_the_agent_leaves() {
         let gone = Gate::new();
         let watched = gone.clone();
         let upstream = Upstream::start(move |_| {
-            Script::stream().chunks(&api.events(&WORDS)[..2]).then(Act::Gone(watched.clone()))
+            Script::stream().chunks(&api.events(&WORDS)[..3]).then(Act::Gone(watched.clone()))
         });
         let sidecar = start(api, &upstream);
         let mut connection = sidecar.connect();
@@ -224,7 +228,8 @@ fn an_upstream_that_falls_silent_is_given_up() {
             let script = Script::stream().chunks(&events[..2]).hold(&held).end();
             if hold_head { Script::status(200).held(&held) } else { script }
         });
-        let sidecar = Setup::new().upstream_with("llm", "openai", &upstream.url(), "idle_timeout_s: 1").start();
+        let sidecar =
+            Setup::new().upstream_with("llm", "openai", &upstream.url(), "idle_timeout_s: 1").start();
         for attempt in [None, Some(1)] {
             let answer = sidecar.try_call(&ask(api, attempt));
             match expected {
@@ -294,8 +299,7 @@ fn sigterm_breaks_off_what_takes_too_long_and_what_was_sent_is_in_doubt() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start(move |_| Script::json("{}").held(&held));
-    let mut sidecar =
-        Setup::new().upstream("crm", "http", &upstream.url()).line("shutdown_s: 1").start();
+    let mut sidecar = Setup::new().upstream("crm", "http", &upstream.url()).line("shutdown_s: 1").start();
     let mut agent = sidecar.connect();
     let charge = |attempt: usize| Ask::post(format!("/w/w/a/{attempt}/crm/charge"), "{}");
     agent.send(&charge(1));
@@ -375,4 +379,45 @@ fn the_end_does_not_come_before_the_upstreams_own() {
     assert!(!reading.ends_within(NOT_WITHIN));
     gate.open();
     assert_eq!(reading.whole().unwrap().text(), "abc");
+}
+
+/// A chat stream that stops at `gate` in the middle of this delta's turn.
+fn stopping_after(delta: &str, gate: &Gate) -> Script {
+    let chunk = format!(
+        "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt-5\",\
+         \"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}\n\n"
+    );
+    let events = Api::OpenaiChat.events(&WORDS);
+    Script::stream().chunk(chunk).hold(gate).chunks(&events[events.len() - 3..]).end()
+}
+
+#[test]
+fn an_effect_that_a_running_stream_may_have_called_for_waits_for_that_streams_outcome() {
+    let call = "{\"tool_calls\":[{\"index\":0,\"id\":\"t\",\"type\":\"function\",\
+                \"function\":{\"name\":\"charge\",\"arguments\":\"{}\"}}]}";
+    for (delta, waits) in [(call, true), ("{\"content\":\"just words\"}", false)] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let model = Upstream::start(move |_| stopping_after(delta, &held));
+        let tool = Upstream::start(|_| Script::json("{}"));
+        let sidecar =
+            Setup::new().upstream("llm", "openai", &model.url()).upstream("crm", "http", &tool.url()).start();
+        let mut stream = sidecar.connect();
+        stream.send(&ask(Api::OpenaiChat, Some(1)));
+        let mut reading = stream.head("POST").unwrap();
+        reading.until(if waits { "charge" } else { "just words" }).unwrap();
+        let mut effect = sidecar.connect();
+        effect.send(&Ask::post("/w/w/a/1/crm/charge", "{}"));
+        if waits {
+            sidecar.wait_state("w", 2, "open");
+            std::thread::sleep(NOT_WITHIN);
+            assert_eq!(tool.count(), 0, "sent before the model's answer is recorded");
+        } else {
+            tool.wait_for(1);
+        }
+        gate.open();
+        reading.whole().unwrap();
+        effect.read("POST").unwrap().expect(200, "live");
+        assert_eq!((tool.count(), sidecar.states("w")), (1, vec!["completed".to_owned(); 2]));
+    }
 }

@@ -62,71 +62,36 @@ pub(super) fn open(options: Options) -> Result<(Embedded, OpenReport), OpenError
     make(&options)?;
     let lock = take_lock(&options)?;
     let store = Arc::new(Store::new(&options.path.join(LOG)));
-    let found = recover::run(&store, &options.path, &options.disk, &boot_id, Mode::Write)?;
+    let mut found = recover::run(&store, &options.path, &options.disk, &boot_id, Mode::Write)?;
     let before = lock.told().map_or(0, |holder| holder.epoch);
-    let epoch = found.tip.epoch.max(before) + 1;
-    let Recovered { segments, next_number, mut tip, notes, unindexed, mut report } = found;
-    report.epoch = Epoch(epoch);
-    (tip.epoch, tip.boot_id) = (epoch, boot_id.clone());
-    let newest = store.newest_sealed();
-    if let Some((segment, hash)) = newest.filter(|_| report.index == IndexReport::Trusted) {
-        store.index().mark(&Watermark { segment, hash, boot_id: boot_id.clone() });
-    }
+    let epoch = Epoch(found.tip.epoch.max(before) + 1);
+    let mut report = std::mem::take(&mut found.report);
+    report.epoch = epoch;
+    (found.tip.epoch, found.tip.boot_id) = (epoch.0, boot_id.clone());
+    let notes = std::mem::take(&mut found.notes);
 
-    let mut segments = segments.into_iter();
-    let segment = match segments.next() {
-        Some(segment) => segment,
-        None => first_segment(&store, &options, next_number)?,
-    };
-    let (to_keeper, from_writer) = mpsc::sync_channel(KEEPER_WAITING_MAX);
-    let (to_sealer, from_keeper) = mpsc::channel();
-    let (to_writer, prepared) = mpsc::sync_channel(2);
-    prepare_next(segment.head.number, segments, &to_sealer, &to_writer)?;
     let poison = Arc::new(Poison::default());
-    let current = Arc::new(AtomicU64::new(segment.head.number));
-    let mut writer = Writer {
-        segment,
-        tip,
-        prepared,
-        keeper: to_keeper,
-        poison: Arc::clone(&poison),
-        current: Arc::clone(&current),
-    };
-    let opened = Opened {
-        epoch,
-        at: options.clock.now().0,
-        version: options.version.clone(),
-        boot_id: boot_id.clone(),
-    };
+    let (mut writer, behind) = assemble(&options, &store, &poison, found, &report, &boot_id)?;
+    let (at, version) = (options.clock.now().0, options.version.clone());
+    let opened = Opened { epoch: epoch.0, at, version, boot_id };
     let mut frames = vec![(Kind::Opened, frame::cbor(&opened))];
     frames.extend(notes.iter().map(|(key, what)| (Kind::Damaged, frame::cbor(&Damaged::new(key, what)))));
     writer::write_alone(&mut writer, frames).map_err(OpenError::Journal)?;
     take_note(&store, &notes)?;
-    let holder = Holder { pid: std::process::id(), admin: options.admin.clone(), epoch };
+    let holder = Holder { pid: std::process::id(), admin: options.admin.clone(), epoch: epoch.0 };
     lock.tell(&holder).map_err(OpenError::io("writing the lock file"))?;
 
-    let sealer = Sealer {
-        store: Arc::clone(&store),
-        disk: options.disk.clone(),
-        log: options.path.join(LOG),
-        segment_bytes: options.segment_bytes.max(SEGMENT_BYTES_MIN),
-        boot_id,
-        prepared: to_writer,
-        poison: Arc::clone(&poison),
-        unindexed,
-        newest,
-    };
+    let current = Arc::clone(&writer.current);
     let queue = Arc::new(Queue::new(options.queue_bytes_max));
-    let threads = spawn(&options, &store, &queue, writer, sealer, (from_writer, to_sealer, from_keeper))?;
-    let durability = durability(&options.path)?;
+    let threads = behind.with_writer(&options, &queue, writer)?;
     let journal = Embedded {
         store,
         live: LiveMap::new(options.workflows_live_max),
         queue,
         packer: Packer::default(),
         poison,
-        epoch: Epoch(epoch),
-        durability,
+        epoch,
+        durability: durability(&options.path)?,
         clock: options.clock,
         current,
         lock: Some(lock),
@@ -134,6 +99,45 @@ pub(super) fn open(options: Options) -> Result<(Embedded, OpenReport), OpenError
         threads: Mutex::new(Some(threads)),
     };
     Ok((journal, report))
+}
+
+/// The writer at the log's end, not yet at work, and the threads behind it, which are.
+fn assemble(
+    options: &Options,
+    store: &Arc<Store>,
+    poison: &Arc<Poison>,
+    found: Recovered,
+    report: &OpenReport,
+    boot_id: &str,
+) -> Result<(Writer, Behind), OpenError> {
+    let newest = store.newest_sealed();
+    if let Some((segment, hash)) = newest.filter(|_| report.index == IndexReport::Trusted) {
+        store.index().mark(&Watermark { segment, hash, boot_id: boot_id.to_owned() });
+    }
+    let mut segments = found.segments.into_iter();
+    let segment = match segments.next() {
+        Some(segment) => segment,
+        None => first_segment(store, options, found.next_number)?,
+    };
+    let (to_keeper, from_writer) = mpsc::sync_channel(KEEPER_WAITING_MAX);
+    let (to_sealer, from_keeper) = mpsc::channel();
+    let (to_writer, prepared) = mpsc::sync_channel(2);
+    prepare_next(segment.head.number, segments, &to_sealer, &to_writer)?;
+    let sealer = Sealer {
+        store: Arc::clone(store),
+        disk: options.disk.clone(),
+        log: options.path.join(LOG),
+        segment_bytes: options.segment_bytes.max(SEGMENT_BYTES_MIN),
+        boot_id: boot_id.to_owned(),
+        prepared: to_writer,
+        poison: Arc::clone(poison),
+        unindexed: found.unindexed,
+        newest,
+    };
+    let behind = Behind::spawn(store, sealer, (from_writer, to_sealer, from_keeper))?;
+    let current = Arc::new(AtomicU64::new(segment.head.number));
+    let poison = Arc::clone(poison);
+    Ok((Writer { segment, tip: found.tip, prepared, keeper: to_keeper, poison, current }, behind))
 }
 
 pub(super) fn open_read_only(options: Options) -> Result<(Embedded, OpenReport), OpenError> {
@@ -302,21 +306,41 @@ fn durability(path: &Path) -> Result<Durability, OpenError> {
 
 type Channels = (mpsc::Receiver<keeper::ToKeeper>, mpsc::Sender<ToSealer>, mpsc::Receiver<ToSealer>);
 
-fn spawn(
-    options: &Options,
-    store: &Arc<Store>,
-    queue: &Arc<Queue>,
-    writer: Writer,
-    sealer: Sealer,
-    (from_writer, to_sealer, from_keeper): Channels,
-) -> Result<Threads, OpenError> {
-    let ride = Duration::from_millis(options.ride_ms_max);
-    let starting = || OpenError::io("starting the journal's threads");
-    let (queue, store) = (Arc::clone(queue), Arc::clone(store));
-    let named = |name: &str| thread::Builder::new().name(name.to_owned());
-    let sealer = named("journal-sealer").spawn(move || sealer.run(&from_keeper)).map_err(starting())?;
-    let keep = move || keeper::keep(&store, &from_writer, &to_sealer);
-    let keeper = named("journal-keeper").spawn(keep).map_err(starting())?;
-    let writer = named("journal-writer").spawn(move || writer.run(&queue, ride)).map_err(starting())?;
-    Ok(Threads { writer, keeper, sealer })
+/// The threads behind the writer, who needs them even for the first batch: it may have to go on to another
+/// segment.
+struct Behind {
+    keeper: JoinHandle<()>,
+    sealer: JoinHandle<()>,
+}
+
+impl Behind {
+    fn spawn(
+        store: &Arc<Store>,
+        sealer: Sealer,
+        (from_writer, to_sealer, from_keeper): Channels,
+    ) -> Result<Self, OpenError> {
+        let store = Arc::clone(store);
+        let sealer = named("journal-sealer", move || sealer.run(&from_keeper))?;
+        let keeper = named("journal-keeper", move || keeper::keep(&store, &from_writer, &to_sealer))?;
+        Ok(Self { keeper, sealer })
+    }
+
+    fn with_writer(
+        self,
+        options: &Options,
+        queue: &Arc<Queue>,
+        writer: Writer,
+    ) -> Result<Threads, OpenError> {
+        let (queue, ride) = (Arc::clone(queue), Duration::from_millis(options.ride_ms_max));
+        let writer = named("journal-writer", move || writer.run(&queue, ride))?;
+        Ok(Threads { writer, keeper: self.keeper, sealer: self.sealer })
+    }
+}
+
+fn named<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, OpenError> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(OpenError::io("starting the journal's threads"))
 }

@@ -176,6 +176,10 @@ pub(crate) async fn read(
         };
         let Some(chunk) = frame else { break };
         let fed = answer.feed(chunk, &mut pieces).map_err(Broken::Cut);
+        if answer.calls_tools() {
+            // Said before its bytes leave: whoever acts on them finds it said.
+            feed.call_tools();
+        }
         taken.take(&mut pieces, limit);
         fed?;
     }

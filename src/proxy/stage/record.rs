@@ -20,7 +20,7 @@ use crate::wire::{Cut, status};
 
 use super::fetch::{self, AnswerBody, Broken, Fetched, Outbound};
 use super::recall::{Asked, OpenStep};
-use super::session;
+use super::{respond, session};
 
 /// Runs in a task of the sidecar, from the intent to the outcome.
 pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, call: Call, asked: Asked) {
@@ -78,7 +78,7 @@ impl Work<'_> {
     async fn run(&self, intent: Ticket) -> Told {
         // INVARIANT: the intent of an effect is durable before its first byte leaves; a read's may ride.
         if self.asked.class == EffectClass::Effect
-            && let Err(error) = self.durable(intent).await
+            && let Err(error) = self.may_leave(intent).await
         {
             self.feed.refuse(refusal::journal(&error));
             return Told::only(StepState::Refused);
@@ -91,6 +91,25 @@ impl Work<'_> {
         match fetch::read(self.sidecar, self.call, outbound.asked_usage, response, self.feed).await {
             Ok(fetched) => self.ended(fetched).await,
             Err(broken) => self.broken(broken).await,
+        }
+    }
+
+    async fn may_leave(&self, intent: Ticket) -> Result<(), journal::Error> {
+        self.durable(intent).await?;
+        self.wait_for_callers().await;
+        // An owner that was taken over meanwhile sends nothing: an empty commit asks without writing.
+        let journal = &self.sidecar.journal;
+        journal.commit(&self.run.key, journal.epoch(), Batch::default(), Urgency::Ride).map(drop)
+    }
+
+    /// Some agents start a tool as soon as its arguments are there, while the model still streams. If that
+    /// answer were lost, the restarted agent would get another one and call something else besides.
+    async fn wait_for_callers(&self) {
+        let caller = || self.run.state.lock().running.values().find(|feed| feed.calls_tools()).cloned();
+        while let Some(feed) = caller() {
+            respond::settled(self.sidecar, &feed).await;
+            // The step leaves the running ones right after its feed has ended.
+            tokio::task::yield_now().await;
         }
     }
 

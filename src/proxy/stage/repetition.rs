@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::journal::{Batch, Record, Urgency};
-use crate::model::{AttemptId, EffectClass, UpstreamName};
+use crate::model::{AttemptId, EffectClass, StepIndex, UpstreamName};
 use crate::proxy::call::Call;
 use crate::proxy::refusal;
 use crate::proxy::run::RunState;
@@ -57,19 +57,16 @@ fn used_by(sidecar: &Sidecar, enrolled: &Enrolled) -> Result<HashSet<Tool>, Refu
     let records = sidecar.journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
     let served: HashSet<_> =
         records.iter().filter_map(|record| served_again(record, enrolled.attempt)).collect();
-    let tools = records.iter().filter_map(|record| match record {
-        Record::Intent(intent)
-            if intent.class == EffectClass::Effect
-                && (intent.attempt == enrolled.attempt || served.contains(&intent.step)) =>
-        {
-            Some((intent.upstream.clone(), Arc::from(intent.operation.as_str())))
-        }
-        _ => None,
+    let tools = records.iter().filter_map(|record| {
+        let Record::Intent(intent) = record else { return None };
+        let is_used = intent.attempt == enrolled.attempt || served.contains(&intent.step);
+        let is_effect = intent.class == EffectClass::Effect;
+        (is_used && is_effect).then(|| (intent.upstream.clone(), Arc::from(intent.operation.as_str())))
     });
     Ok(tools.collect())
 }
 
-fn served_again(record: &Record, by: AttemptId) -> Option<crate::model::StepIndex> {
+fn served_again(record: &Record, by: AttemptId) -> Option<StepIndex> {
     if let Record::Redelivered { step, attempt, .. } = record {
         (*attempt == by).then_some(*step)
     } else {

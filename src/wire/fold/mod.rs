@@ -199,6 +199,11 @@ impl Fold {
         Ok(())
     }
 
+    /// Whether the answer has begun to call a tool.
+    pub fn calls_tools(&self) -> bool {
+        !self.found.announced.is_empty()
+    }
+
     /// The stream said that it has come to its end, or has failed.
     pub fn is_ended(&self) -> bool {
         let complete = match &self.reader {

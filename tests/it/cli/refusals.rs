@@ -2,9 +2,9 @@
 //! it is safe to send again.
 
 use crate::support::client::{Answer, Ask};
+use crate::support::ports;
 use crate::support::sidecar::{Setup, Sidecar};
 use crate::support::upstream::{Script, Upstream};
-use crate::support::ports;
 
 const DIALECTS: [&str; 5] = ["anthropic", "gemini", "http", "mcp", "openai"];
 
@@ -62,13 +62,17 @@ fn a_bad_workflow_id_is_refused_in_the_callers_dialect_before_anything_is_sent()
         assert!(matches!(answer.status, 400 | 404), "{id:?}: {answer:?}");
     }
     for dialect in DIALECTS {
-        let ask = Ask::post(format!("/{dialect}{}", path(dialect)), "{}").header("x-outrigger-workflow", "no id");
+        let ask =
+            Ask::post(format!("/{dialect}{}", path(dialect)), "{}").header("x-outrigger-workflow", "no id");
         let answer = sidecar.call(&ask);
         assert_eq!(answer.header("x-should-retry"), Some("false"), "{answer:?}");
         if dialect != "mcp" {
             assert_eq!(answer.status, 400, "{answer:?}");
         }
-        assert!(message(dialect, &answer).contains("workflow id") && answer.text().contains("OG1001"), "{answer:?}");
+        assert!(
+            message(dialect, &answer).contains("workflow id") && answer.text().contains("OG1001"),
+            "{answer:?}"
+        );
     }
     assert_eq!(upstream.count(), 0);
 }
@@ -80,7 +84,10 @@ fn an_upstream_nobody_configured_is_told_with_the_names_there_are() {
     let answer = sidecar.call(&Ask::get("/opnai/v1/models"));
     assert_eq!(answer.status, 404);
     let text = answer.text();
-    assert!(text.contains("OG1004") && text.contains("did you mean") && text.contains("openai"), "{answer:?}");
+    assert!(
+        text.contains("OG1004") && text.contains("did you mean") && text.contains("openai"),
+        "{answer:?}"
+    );
     for path in ["/", "/w", "/w/x", "/w/x/a/1", "//", "/w/x/a"] {
         let answer = sidecar.call(&Ask::get(path));
         assert!(matches!(answer.status, 400 | 404), "{path}: {answer:?}");
@@ -106,18 +113,21 @@ fn a_body_of_65_mib_is_413_in_the_callers_dialect() {
             assert!(answer.text().contains("OG1005"), "{answer:?}");
         }
     }
+    assert_eq!(upstream.connections(), 0);
     // Not announced: refused when it gets too long.
     let part = vec![b' '; 1 << 20];
-    let mut connection = sidecar.connect();
-    let ask = Ask::new("POST", "/openai/v1/chat/completions").header("transfer-encoding", "chunked");
-    connection.write(&ask.to_bytes(sidecar.address()));
-    for _ in 0..65 {
-        connection.write(format!("{:x}\r\n", part.len()).as_bytes());
-        connection.write(&part);
-        connection.write(b"\r\n");
+    for path in ["/openai/v1/chat/completions", "/w/w/a/1/http/notes", "/http/notes"] {
+        let mut connection = sidecar.connect();
+        let ask = Ask::new("POST", path).header("transfer-encoding", "chunked");
+        connection.write(&ask.to_bytes(sidecar.address()));
+        for _ in 0..65 {
+            connection.write(format!("{:x}\r\n", part.len()).as_bytes());
+            connection.write(&part);
+            connection.write(b"\r\n");
+        }
+        connection.write(b"0\r\n\r\n");
+        assert_eq!(connection.read("POST").unwrap().status, 413, "{path}");
     }
-    connection.write(b"0\r\n\r\n");
-    assert_eq!(connection.read("POST").unwrap().status, 413);
     assert_eq!(upstream.count(), 0);
 }
 
@@ -133,7 +143,10 @@ fn an_unreachable_upstream_is_502_and_says_that_nothing_was_sent() {
             };
             let answer = sidecar.call(&Ask::post(format!("{prefix}/{dialect}{}", path(dialect)), body));
             let text = answer.text();
-            assert!(text.contains("OG4001") && text.contains("nothing was sent"), "{dialect} {prefix}: {answer:?}");
+            assert!(
+                text.contains("OG4001") && text.contains("nothing was sent"),
+                "{dialect} {prefix}: {answer:?}"
+            );
             if dialect != "mcp" {
                 assert_eq!(answer.status, 502, "{dialect}: {answer:?}");
                 assert!(message(dialect, &answer).contains(dialect));
@@ -156,7 +169,8 @@ fn a_name_that_does_not_resolve_is_an_unreachable_upstream() {
 fn tunnels_are_refused_clearly() {
     let upstream = Upstream::start(|_| Script::json("{}"));
     let sidecar = start(&upstream.url(), "");
-    let upgrade = Ask::get("/openai/v1/realtime").header("connection", "upgrade").header("upgrade", "websocket");
+    let upgrade =
+        Ask::get("/openai/v1/realtime").header("connection", "upgrade").header("upgrade", "websocket");
     let answer = sidecar.call(&upgrade);
     assert_eq!(answer.status, 501, "{answer:?}");
     assert!(answer.text().contains("OG1008"), "{answer:?}");
@@ -170,7 +184,7 @@ fn a_request_that_stops_coming_is_given_up_and_one_cut_short_is_not_sent() {
     let upstream = Upstream::start(|_| Script::json("{}"));
     let sidecar = Setup::new()
         .upstream("crm", "http", &upstream.url())
-        .limits("body_idle_timeout_s: 1, header_timeout_s: 1")
+        .limits("body_idle_timeout_s: 1, header_timeout_s: 1, idle_timeout_s: 1")
         .start();
     let half = Ask::new("POST", "/w/w/a/1/crm/notes").header("content-length", "10");
     let mut slow = sidecar.connect();
@@ -187,7 +201,8 @@ fn a_request_that_stops_coming_is_given_up_and_one_cut_short_is_not_sent() {
     let mut silent = sidecar.connect();
     silent.write(b"POST /w/w/a/1/crm/notes HTTP/1.1\r\nhost: x\r\n");
     assert!(silent.is_closed_within(std::time::Duration::from_secs(10)), "a head that never ends");
-    sidecar.wait_connections(1.0);
+    drop(slow);
+    sidecar.wait_connections(0.0);
     assert_eq!(upstream.count(), 0);
 }
 

@@ -59,7 +59,8 @@ impl Home {
     #[track_caller]
     fn journal(&self, words: &[&str]) -> Output {
         let journal = self.path("journal");
-        let words: Vec<&str> = words.iter().copied().chain(["--journal", journal.to_str().unwrap()]).collect();
+        let words: Vec<&str> =
+            words.iter().copied().chain(["--journal", journal.to_str().unwrap()]).collect();
         cli::run(&words)
     }
 
@@ -88,7 +89,8 @@ fn with_post(script: &str) -> String {
 #[test]
 fn the_command_gets_its_environment_and_its_exit_code_is_returned() {
     let home = Home::new();
-    let script = "echo \"$CRM_URL $OTHER\" > env; echo out; echo err >&2; read line; echo \"[$line]\" > stdin; exit 0";
+    let script =
+        "echo \"$CRM_URL $OTHER\" > env; echo out; echo err >&2; read line; echo \"[$line]\" > stdin; exit 0";
     let output = home.run(&["--workflow", "job-1", "--env", "OTHER=crm/x/y"], script).expect_code(0);
     let environment = home.read("env");
     let (crm, other) = environment.trim().split_once(' ').unwrap();
@@ -98,7 +100,9 @@ fn the_command_gets_its_environment_and_its_exit_code_is_returned() {
     assert!(output.stderr.contains("err\n"), "{}", output.stderr);
     assert_eq!(home.read("stdin"), "[]\n");
     let last: Vec<&str> = output.stderr.lines().rev().take(3).collect();
-    assert!(last[2].starts_with("steps:") && last[1].starts_with("replayed:") && last[0].starts_with("saved:"), "{last:?}");
+    for (line, begins) in last.iter().rev().zip(["steps:", "replayed:", "saved:"]) {
+        assert!(line.trim_start_matches("outrigger: ").starts_with(begins), "{last:?}");
+    }
     let state = home.journal(&["timeline", "job-1", "--json"]).expect_code(0).stdout;
     assert!(state.contains("\"closed\""), "{state}");
 }
@@ -119,7 +123,10 @@ fn a_command_that_dies_is_started_again_as_the_next_attempt_and_finds_its_steps(
     );
     let output = home.run(&["--workflow", "job"], &script).expect_code(0);
     let urls = home.read("urls");
-    assert!(urls.lines().next().unwrap().contains("/a/1/") && urls.lines().nth(1).unwrap().contains("/a/2/"), "{urls}");
+    assert!(
+        urls.lines().next().unwrap().contains("/a/1/") && urls.lines().nth(1).unwrap().contains("/a/2/"),
+        "{urls}"
+    );
     assert_eq!(home.upstream.count(), 2, "{}", home.read("answers"));
     output.says(&["killed by signal 9", "steps: 2, 2 completed", "replayed: 1 answer", "1 tool call"]);
 }
@@ -138,7 +145,8 @@ fn a_command_that_keeps_dying_is_given_up_with_its_own_code() {
 #[test]
 fn restarts_are_counted_anew_when_a_step_was_done_in_between() {
     let home = Home::new();
-    let script = with_post("echo x >> starts; n=$(wc -l < starts); post \"{\\\"n\\\":$n}\"; [ $n -ge 5 ] || exit 1");
+    let script =
+        with_post("echo x >> starts; n=$(wc -l < starts); post \"{\\\"n\\\":$n}\"; [ $n -ge 5 ] || exit 1");
     home.run(&["--workflow", "job", "--max-restarts", "1"], &script).expect_code(0);
     assert_eq!((home.read("starts").lines().count(), home.upstream.count()), (5, 5));
 }
@@ -174,7 +182,9 @@ fn without_an_id_one_is_made_and_told() {
 fn signals_are_handed_on_and_the_command_decides_how_it_ends() {
     for (signal, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT")] {
         let home = Home::new();
-        let script = format!("trap 'echo caught > caught; exit 3' {name}; echo ready > ready; while :; do sleep 0.05; done");
+        let script = format!(
+            "trap 'echo caught > caught; exit 3' {name}; echo ready > ready; while :; do sleep 0.05; done"
+        );
         let child = home.start(&["--workflow", "job"], &script);
         home.wait_for("ready");
         cli::signal(child.id(), signal);
@@ -195,7 +205,9 @@ fn a_second_signal_kills_a_command_that_does_not_listen() {
     let id = child.id();
     let pending = || {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name).map(str::trim)).map(str::to_owned);
+        let line = |name: &str| {
+            status.lines().find_map(|line| line.strip_prefix(name).map(str::trim)).map(str::to_owned)
+        };
         let bits = line("ShdPnd:").and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or(0);
         bits & (1 << (15 - 1)) != 0
     };
@@ -233,9 +245,8 @@ fn a_wrapper_that_was_killed_is_followed_by_one_that_goes_on() {
 #[test]
 fn a_running_sidecar_can_be_used_instead() {
     let home = Home::new();
-    let sidecar = Setup::new()
-        .upstream_with("crm", "http", &home.upstream.url(), "env: { CRM_URL: /api }")
-        .start();
+    let sidecar =
+        Setup::new().upstream_with("crm", "http", &home.upstream.url(), "env: { CRM_URL: /api }").start();
     let admin = format!("http://{}", sidecar.admin());
     let script = with_post("echo \"$CRM_URL\" > url; post '{}'");
     home.run(&["--workflow", "job", "--sidecar", &admin], &script).expect_code(0).says(&["steps: 1"]);

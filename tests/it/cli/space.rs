@@ -14,14 +14,15 @@ struct Mount(tempfile::TempDir);
 impl Mount {
     fn new(size: &str) -> Option<Self> {
         if !cli::is_root() {
-            eprintln!("left out: a full disk needs root, to mount a small one");
+            cli::left_out("a full disk needs root, to mount a small one");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path()).status();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path()).status();
         if !mounted.is_ok_and(|status| status.success()) {
-            eprintln!("left out: a full disk needs the right to mount a small one");
+            cli::left_out("a full disk needs the right to mount a small one");
             return None;
         }
         Some(Self(dir))
@@ -64,10 +65,7 @@ fn a_disk_that_fills_up_stops_effects_before_they_are_sent_and_loses_nothing() {
     let Some(disk) = Mount::new("12m") else { return };
     let journal = disk.path().join("journal");
     let upstream = Upstream::start(|request| Script::json(format!(r#"{{"call":{}}}"#, request.count)));
-    let mut sidecar = Setup::new()
-        .upstream("crm", "http", &upstream.url())
-        .journal_at(&journal)
-        .start();
+    let mut sidecar = Setup::new().upstream("crm", "http", &upstream.url()).journal_at(&journal).start();
     // Random bytes do not compress.
     let mut random = crate::support::random::Random::new(1);
     let mut done = Vec::new();

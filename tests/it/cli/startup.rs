@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::support::client::Ask;
 use crate::support::cli::{self, Output};
+use crate::support::client::Ask;
+use crate::support::ports;
 use crate::support::sidecar::Setup;
 use crate::support::upstream::{Script, Upstream};
-use crate::support::ports;
 
 const UPSTREAM: &str = "upstreams: { crm: { dialect: http, url: \"http://127.0.0.1:9\" } }\n";
 
@@ -56,7 +56,7 @@ fn an_unknown_key_at_any_depth_is_refused() {
     for (yaml, wrong, meant) in [
         (UPSTREAM.replace("url:", "uri:"), "`uri`", "`url`"),
         (format!("journal: {{ pth: x }}\n{UPSTREAM}"), "`pth`", "`path`"),
-        (format!("limits: {{ body_mib: 1 }}\n{UPSTREAM}"), "`body_mib`", "`body_mib_max`"),
+        (format!("limits: {{ body_mb_max: 1 }}\n{UPSTREAM}"), "`body_mb_max`", "`body_mib_max`"),
     ] {
         serve(dir.path(), &yaml).expect_code(2).says(&[wrong, "did you mean", meant]);
     }

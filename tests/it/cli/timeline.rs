@@ -14,8 +14,10 @@ fn the_same_is_told_by_a_running_sidecar_and_from_the_journal_of_a_dead_one() {
     let model = Upstream::start(|_| Script::events(&chat(&["hi"], Usage::Asked)));
     let server = Server::new(Era::Stateless, Form::Json);
     let tools = server.start();
-    let mut sidecar =
-        Setup::new().upstream("openai", "openai", &model.url()).upstream("payments", "mcp", &tools.url()).start();
+    let mut sidecar = Setup::new()
+        .upstream("openai", "openai", &model.url())
+        .upstream("payments", "mcp", &tools.url())
+        .start();
     let mut caller = Caller::stateless("/w/order-7/a/1/payments", 1);
     let ask = |attempt: usize| {
         let path = format!("/w/order-7/a/{attempt}/openai/v1/chat/completions");
@@ -29,7 +31,8 @@ fn the_same_is_told_by_a_running_sidecar_and_from_the_journal_of_a_dead_one() {
     let admin = format!("http://{}", sidecar.admin());
     let asked = cli::run(&["timeline", "order-7", "--json", "--admin", &admin]).expect_code(0);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&asked.stdout).unwrap(), live);
-    let by_config = ["timeline", "order-7", "--json", "--config", sidecar.config().to_str().unwrap()].map(str::to_owned);
+    let by_config =
+        ["timeline", "order-7", "--json", "--config", sidecar.config().to_str().unwrap()].map(str::to_owned);
     let words: Vec<&str> = by_config.iter().map(String::as_str).collect();
     let running = cli::run(&words).expect_code(0);
     assert!(sidecar.stop().success());
@@ -39,10 +42,26 @@ fn the_same_is_told_by_a_running_sidecar_and_from_the_journal_of_a_dead_one() {
     assert_eq!((&live["workflow"], &live["state"]), (&json!("order-7"), &json!("open")));
     assert_eq!(live["attempts"].as_array().unwrap().len(), 2);
     let (first, second) = (&live["steps"][0], &live["steps"][1]);
-    for (step, kind, upstream, operation) in [(first, "llm", "openai", "gpt-5"), (second, "mcp", "payments", "charge")] {
+    for (step, kind, upstream, operation) in
+        [(first, "llm", "openai", "gpt-5"), (second, "mcp", "payments", "charge")]
+    {
         assert_eq!(
-            (&step["kind"], &step["upstream"], &step["operation"], &step["state"], &step["source"], &step["status"]),
-            (&json!(kind), &json!(upstream), &json!(operation), &json!("completed"), &json!("live"), &json!(200)),
+            (
+                &step["kind"],
+                &step["upstream"],
+                &step["operation"],
+                &step["state"],
+                &step["source"],
+                &step["status"]
+            ),
+            (
+                &json!(kind),
+                &json!(upstream),
+                &json!(operation),
+                &json!("completed"),
+                &json!("live"),
+                &json!(200)
+            ),
         );
         assert!(step["started_at"].is_string() && step["duration_ms"].is_u64(), "{step}");
     }
@@ -74,7 +93,9 @@ fn what_is_not_there_is_said_so() {
     }
     let admin = format!("http://{}", sidecar.admin());
     cli::run(&["workflows", "--admin", &admin]).expect_code(1).says(&["OG5005"]);
-    cli::run(&["workflows", "--journal", "/nonexistent/journal"]).expect_code(3).says(&["/nonexistent/journal"]);
+    cli::run(&["workflows", "--journal", "/nonexistent/journal"])
+        .expect_code(3)
+        .says(&["/nonexistent/journal"]);
 }
 
 #[test]

@@ -61,6 +61,9 @@ impl Seen {
         assert!(self.sent <= 1, "{call:?}: sent {} times before any retry", self.sent);
         let recorded = self.state.is_some();
         // INVARIANT under test: an effect's intent is durable before its first byte leaves.
-        assert!(recorded || self.sent == 0 || !call.kind.is_effect(), "{call:?}: sent and not in the journal");
+        assert!(
+            recorded || self.sent == 0 || !call.kind.is_effect(),
+            "{call:?}: sent and not in the journal"
+        );
     }
 }

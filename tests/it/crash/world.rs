@@ -75,7 +75,7 @@ impl Call {
                 Ask::post(format!("{base}/openai/v1/chat/completions"), Api::OpenaiChat.ask(&self.key, true))
             }
             Kind::Post => Ask::post(format!("{base}/crm/notes"), body),
-            Kind::Read => Ask::get(format!("{base}/crm/customers?key={}", self.key)),
+            Kind::Read => Ask::get(format!("{base}/crm/customers?id={}", self.key)),
             Kind::Tool => {
                 mcp::Caller::stateless(format!("{base}/tools"), 7).tool("charge", &json!({"key": self.key}))
             }

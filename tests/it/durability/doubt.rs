@@ -112,7 +112,8 @@ fn case_5_a_504_after_the_request_is_in_doubt_without_any_crash() {
 
 #[test]
 fn case_5_a_connection_that_breaks_after_the_request_is_in_doubt() {
-    let half = |_: &_| Script::raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf of it").then(Act::Close);
+    let half =
+        |_: &_| Script::raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf of it").then(Act::Close);
     let reset = |_: &_| Script(vec![Act::Reset]);
     let closed = |_: &_| Script(vec![Act::Close]);
     let garbage = |_: &_| Script::raw("this is not HTTP\r\n\r\n").then(Act::Close);
@@ -135,9 +136,12 @@ fn case_5_a_connection_that_breaks_after_the_request_is_in_doubt() {
 #[test]
 fn an_effect_that_the_upstream_refused_to_run_is_sent_again() {
     for status in [401, 403, 407, 429] {
-        let upstream = Upstream::start(move |request| {
-            if request.count == 1 { Script::status(status) } else { counted(request) }
-        });
+        let upstream =
+            Upstream::start(
+                move |request| {
+                    if request.count == 1 { Script::status(status) } else { counted(request) }
+                },
+            );
         let sidecar = crm(&upstream).start();
         let charge = Ask::post("/w/w/a/1/crm/charge", "{}");
         sidecar.call(&charge).expect(status, "live");
@@ -149,9 +153,12 @@ fn an_effect_that_the_upstream_refused_to_run_is_sent_again() {
 #[test]
 fn reads_and_idempotent_calls_that_broke_are_sent_again() {
     for method in ["GET", "PUT", "DELETE"] {
-        let upstream = Upstream::start(|request| {
-            if request.count == 1 { Script(vec![Act::Reset]) } else { counted(request) }
-        });
+        let upstream =
+            Upstream::start(
+                |request| {
+                    if request.count == 1 { Script(vec![Act::Reset]) } else { counted(request) }
+                },
+            );
         let sidecar = crm(&upstream).start();
         let ask = |attempt: usize| Ask::new(method, format!("/w/w/a/{attempt}/crm/thing"));
         let failed = sidecar.call(&ask(1));
@@ -168,7 +175,11 @@ fn case_10_of_four_parallel_tools_the_finished_replay_and_the_others_are_in_doub
     let gate = Gate::new();
     let held = gate.clone();
     server.tool_calls(move |call| {
-        if matches!(call.arguments["job"].as_str(), Some("B" | "D")) { call.reply.held(&held) } else { call.reply }
+        if matches!(call.arguments["job"].as_str(), Some("B" | "D")) {
+            call.reply.held(&held)
+        } else {
+            call.reply
+        }
     });
     let mut sidecar = Setup::new().upstream("tools", "mcp", &upstream.url()).start();
     let mut first = Caller::stateless("/w/w/a/1/tools", 1);

@@ -10,7 +10,8 @@ use crate::support::upstream::{Act, Script, Upstream};
 
 use super::{chat_path, completion, counted, counting, crm, openai};
 
-const WORDS: [&str; 10] = ["one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight ", "nine ", "ten"];
+const WORDS: [&str; 10] =
+    ["one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight ", "nine ", "ten"];
 
 fn ask(attempt: usize) -> Ask {
     Ask::post(chat_path(attempt), Api::OpenaiChat.ask("count", true))
@@ -46,7 +47,8 @@ fn case_13_the_same_question_five_times_at_once_is_five_calls_and_five_answers()
     gate.open();
     let mut lived: Vec<String> =
         open.iter_mut().map(|open| open.read("POST").unwrap().expect(200, "live").text()).collect();
-    let mut replayed: Vec<String> = (0..5).map(|_| sidecar.call(&ask(2)).expect(200, "replay").text()).collect();
+    let mut replayed: Vec<String> =
+        (0..5).map(|_| sidecar.call(&ask(2)).expect(200, "replay").text()).collect();
     lived.sort();
     replayed.sort();
     assert_eq!(replayed, lived);
@@ -57,8 +59,11 @@ fn case_13_the_same_question_five_times_at_once_is_five_calls_and_five_answers()
 }
 
 /// What an SDK may add when it tries again.
-const RETRIES: [&[(&str, &str)]; 3] =
-    [&[], &[("x-stainless-retry-count", "1")], &[("x-stainless-retry-count", "1"), ("idempotency-key", "k-1")]];
+const RETRIES: [&[(&str, &str)]; 3] = [
+    &[],
+    &[("x-stainless-retry-count", "1")],
+    &[("x-stainless-retry-count", "1"), ("idempotency-key", "k-1")],
+];
 
 fn with(ask: Ask, headers: &[(&str, &str)]) -> Ask {
     headers.iter().fold(ask, |ask, (name, value)| ask.header(name, value))
@@ -129,8 +134,10 @@ fn case_14_a_retry_before_the_head_came_joins_and_an_effect_is_not_sent_twice() 
     second.send(&charge);
     sidecar.wait_connections(1.0);
     gate.open();
-    let answer = second.read("POST").unwrap().expect(200, "join");
-    assert_eq!(answer.step(), 1);
+    let answer = second.read("POST").unwrap();
+    // By when it had been read the answer may have been there.
+    assert!(matches!(answer.source(), "join" | "replay"), "{answer:?}");
+    assert_eq!((answer.status, answer.step()), (200, 1), "{answer:?}");
     assert_eq!(upstream.count(), 1);
 }
 
@@ -145,7 +152,7 @@ fn case_15_an_answer_that_was_recorded_but_not_delivered_is_delivered_to_the_ret
     let ask = Ask::post(chat_path(1), Api::OpenaiChat.ask("long", false));
     let mut first = sidecar.connect();
     first.send(&ask);
-    sidecar.wait_state("w", 1, "completed");
+    sidecar.wait_completed("w", 1);
     drop(first);
     sidecar.wait_connections(0.0);
     let again = sidecar.call(&ask).expect(200, "replay");
@@ -189,7 +196,7 @@ fn case_21_a_stream_whose_agent_died_is_read_to_its_end_and_replayed_whole() {
     first.head("POST").unwrap().until("three").unwrap();
     drop(first);
     gate.open();
-    sidecar.wait_state("w", 1, "completed");
+    sidecar.wait_completed("w", 1);
     assert_eq!(sidecar.call(&ask(2)).expect(200, "replay").text(), whole());
     assert_eq!(upstream.count(), 1);
 }

@@ -16,7 +16,10 @@ fn errand(count: usize, first_id: u64) -> Vec<Ask> {
     let mut tools = Caller::stateless("/w/errand/tools", first_id);
     (0..count)
         .map(|call| match call % 3 {
-            0 => Ask::post("/w/errand/openai/v1/chat/completions", Api::OpenaiChat.ask(&format!("turn {call}"), true)),
+            0 => Ask::post(
+                "/w/errand/openai/v1/chat/completions",
+                Api::OpenaiChat.ask(&format!("turn {call}"), true),
+            ),
             1 => tools.tool("charge", &json!({"invoice_id": call, "amount": "12.50"})),
             _ => Ask::post("/w/errand/crm/notes", format!(r#"{{"note": {call}}}"#)),
         })
@@ -131,9 +134,12 @@ fn case_30_a_closed_workflow_is_refused_and_nothing_is_sent() {
 #[test]
 fn a_model_call_that_failed_is_tried_again_as_the_same_step_and_replays_its_success() {
     for status in [408, 429, 500, 503, 529] {
-        let upstream = Upstream::start(move |request| {
-            if request.count == 1 { Script::status(status) } else { completion(request) }
-        });
+        let upstream =
+            Upstream::start(
+                move |request| {
+                    if request.count == 1 { Script::status(status) } else { completion(request) }
+                },
+            );
         let sidecar = openai(&upstream).start();
         let ask = |attempt| Ask::post(chat_path(attempt), Api::OpenaiChat.ask("hello", false));
         let failed = sidecar.call(&ask(1)).expect(status, "live");
@@ -143,16 +149,18 @@ fn a_model_call_that_failed_is_tried_again_as_the_same_step_and_replays_its_succ
         assert_eq!(sidecar.call(&ask(2)).expect(200, "replay").body, lived.body);
         assert_eq!(upstream.count(), 2);
         let timeline = sidecar.timeline("w");
-        assert_eq!((&timeline["steps"][0]["state"], &timeline["steps"][0]["tries"]), (&json!("completed"), &json!(2)));
+        assert_eq!(
+            (&timeline["steps"][0]["state"], &timeline["steps"][0]["tries"]),
+            (&json!("completed"), &json!(2))
+        );
         assert_eq!(timeline["steps"].as_array().unwrap().len(), 1);
     }
 }
 
 #[test]
 fn case_23_a_failure_the_agent_never_got_past_is_sent_again_after_its_restart() {
-    let upstream = Upstream::start(|request| {
-        if request.count <= 3 { Script::status(503) } else { completion(request) }
-    });
+    let upstream =
+        Upstream::start(|request| if request.count <= 3 { Script::status(503) } else { completion(request) });
     let sidecar = openai(&upstream).start();
     let ask = |attempt| Ask::post(chat_path(attempt), Api::OpenaiChat.ask("hello", false));
     for _ in 0..3 {
@@ -167,7 +175,8 @@ fn an_answer_that_would_be_the_same_again_is_a_result_and_replays() {
     for status in [400, 404, 405, 409, 410, 413, 415, 422] {
         let upstream = Upstream::start(move |_| Script::status(status));
         // With `ask` a 400 would be taken for a refusal of the usage option first.
-        let sidecar = Setup::new().upstream_with("openai", "openai", &upstream.url(), "usage: observe").start();
+        let sidecar =
+            Setup::new().upstream_with("openai", "openai", &upstream.url(), "usage: observe").start();
         let ask = |attempt| Ask::post(chat_path(attempt), Api::OpenaiChat.ask("hello", true));
         let lived = sidecar.call(&ask(1)).expect(status, "live");
         let replayed = sidecar.call(&ask(2)).expect(status, "replay");
@@ -178,7 +187,8 @@ fn an_answer_that_would_be_the_same_again_is_a_result_and_replays() {
 
 #[test]
 fn a_changed_user_id_in_the_metadata_still_matches_but_another_prompt_does_not() {
-    let upstream = Upstream::start(|request| Script::json(Api::Anthropic.answer(&format!("answer {}", request.count))));
+    let upstream =
+        Upstream::start(|request| Script::json(Api::Anthropic.answer(&format!("answer {}", request.count))));
     let sidecar = Setup::new().upstream("anthropic", "anthropic", &upstream.url()).start();
     let ask = |attempt: usize, prompt: &str, session: &str| {
         let body = format!(
@@ -204,6 +214,10 @@ fn what_differs_only_in_form_is_the_same_call_and_what_differs_in_content_is_not
     sidecar.call(&ask(2, r#"{"b":[2,1],"a":1}"#)).expect(200, "live");
     sidecar.call(&ask(2, r#"{"b":[1,2],"a":1.0}"#)).expect(200, "live");
     assert_eq!(upstream.count(), 3);
+    // A tool's `key` is no API key.
+    sidecar.call(&Ask::get("/w/w/a/2/crm/customers?key=7")).expect(200, "live");
+    sidecar.call(&Ask::get("/w/w/a/3/crm/customers?key=8")).expect(200, "live");
+    sidecar.call(&Ask::get("/w/w/a/3/crm/customers?key=7")).expect(200, "replay");
 }
 
 #[test]
@@ -212,7 +226,8 @@ fn the_workflow_may_come_by_path_by_header_or_by_default_and_all_agree() {
     let sidecar = crm(&upstream).line("default_workflow: nightly").start();
     let by_path = sidecar.call(&Ask::get("/w/nightly/a/1/crm/x")).expect(200, "live");
     assert_eq!(by_path.header("x-outrigger-workflow"), Some("nightly"));
-    let by_header = Ask::get("/crm/x").header("x-outrigger-workflow", "nightly").header("x-outrigger-attempt", "2");
+    let by_header =
+        Ask::get("/crm/x").header("x-outrigger-workflow", "nightly").header("x-outrigger-attempt", "2");
     sidecar.call(&by_header).expect(200, "replay");
     let by_default = Ask::get("/crm/x").header("x-outrigger-attempt", "3");
     sidecar.call(&by_default).expect(200, "replay");
@@ -231,7 +246,9 @@ fn the_workflow_may_come_by_path_by_header_or_by_default_and_all_agree() {
 #[test]
 fn head_and_empty_answers_are_recorded_and_replayed_as_they_were() {
     let upstream = Upstream::start(|request| match request.method.as_str() {
-        "HEAD" => Script::raw("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1234\r\netag: \"x\"\r\n\r\n"),
+        "HEAD" => Script::raw(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1234\r\netag: \"x\"\r\n\r\n",
+        ),
         "DELETE" => Script::raw("HTTP/1.1 204 No Content\r\nx-request-id: r1\r\n\r\n"),
         _ => Script::raw("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
     });
@@ -276,7 +293,9 @@ fn an_upstream_that_refuses_to_tell_usage_gets_the_agents_own_request_and_is_not
         }
     });
     let sidecar = openai(&upstream).start();
-    let body = |prompt: &str| format!(r#"{{"model":"m","stream":true,"messages":[{{"role":"user","content":"{prompt}"}}]}}"#);
+    let body = |prompt: &str| {
+        format!(r#"{{"model":"m","stream":true,"messages":[{{"role":"user","content":"{prompt}"}}]}}"#)
+    };
     let answer = sidecar.call(&Ask::post(chat_path(1), body("one"))).expect(200, "live");
     assert_eq!(answer.text(), chat(&["fine"], Usage::NotAsked).concat());
     assert_eq!(upstream.count(), 2);

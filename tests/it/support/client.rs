@@ -222,7 +222,9 @@ impl Client {
             match self.stream.read(&mut bytes) {
                 Ok(0) => break true,
                 Ok(len) => self.unread.extend_from_slice(&bytes[..len]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break false,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    break false;
+                }
                 Err(_) => break true,
             }
         };
@@ -335,7 +337,9 @@ impl Reading<'_> {
             return Ok(false);
         }
         let whole = line + 2 + len + 2;
-        self.client.fill_until(|bytes| (bytes.len() >= whole).then_some(0)).map_err(|why| self.broken(why))?;
+        self.client
+            .fill_until(|bytes| (bytes.len() >= whole).then_some(0))
+            .map_err(|why| self.broken(why))?;
         self.body.extend_from_slice(&self.client.unread[line + 2..whole - 2]);
         self.client.unread.drain(..whole);
         Ok(true)

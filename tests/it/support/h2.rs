@@ -32,7 +32,8 @@ pub(crate) struct H2Reading<'a> {
 
 impl H2 {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let sender = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.unwrap();
             let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
@@ -61,7 +62,8 @@ impl H2 {
             Err(error) => return Err(Broken { status: None, body: Vec::new(), why: error.to_string() }),
         };
         let headers = head.headers.iter();
-        let headers = headers.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+        let headers =
+            headers.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
         let status = head.status.as_u16();
         Ok(H2Reading { runtime: &self.runtime, status, headers, body, read: Vec::new() })
     }

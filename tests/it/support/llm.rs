@@ -13,7 +13,8 @@ pub(crate) enum Api {
 }
 
 impl Api {
-    pub(crate) const ALL: [Self; 4] = [Self::Anthropic, Self::Gemini, Self::OpenaiChat, Self::OpenaiResponses];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Anthropic, Self::Gemini, Self::OpenaiChat, Self::OpenaiResponses];
 
     /// As the config names it.
     pub(crate) fn dialect(self) -> &'static str {
@@ -125,7 +126,8 @@ fn responses(words: &[&str]) -> Vec<String> {
     let event = |number: usize, kind: &str, rest: &str| {
         format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"sequence_number\":{number}{rest}}}\n\n")
     };
-    let mut events = vec![event(0, "response.created", ",\"response\":{\"id\":\"resp_1\",\"status\":\"in_progress\"}")];
+    let mut events =
+        vec![event(0, "response.created", ",\"response\":{\"id\":\"resp_1\",\"status\":\"in_progress\"}")];
     for (number, word) in words.iter().enumerate() {
         let rest = format!(",\"item_id\":\"i\",\"delta\":{}", json!(word));
         events.push(event(number + 1, "response.output_text.delta", &rest));
@@ -151,7 +153,10 @@ fn anthropic(words: &[&str]) -> Vec<String> {
         events.push(event("content_block_delta", &format!(",\"index\":0,\"delta\":{delta}")));
     }
     events.push(event("content_block_stop", ",\"index\":0"));
-    events.push(event("message_delta", ",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":7}"));
+    events.push(event(
+        "message_delta",
+        ",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":7}",
+    ));
     events.push(event("message_stop", ""));
     events
 }

@@ -132,7 +132,8 @@ impl Server {
                 self.reply(&id, &result, Some(&session))
             }
             ("tools/list", Some(id)) => {
-                let tools: Vec<Value> = state.tools.iter().map(|tool| json!({"name": tool, "inputSchema": {}})).collect();
+                let tools: Vec<Value> =
+                    state.tools.iter().map(|tool| json!({"name": tool, "inputSchema": {}})).collect();
                 self.reply(&id, &json!({"tools": tools}), None)
             }
             ("tools/call", Some(id)) => {
@@ -208,7 +209,9 @@ impl Caller {
         let ask = Ask::post(format!("{}/mcp", self.base), body)
             .header("accept", "application/json, text/event-stream");
         match &self.session {
-            Some(session) => ask.header("mcp-session-id", session).header("mcp-protocol-version", "2025-06-18"),
+            Some(session) => {
+                ask.header("mcp-session-id", session).header("mcp-protocol-version", "2025-06-18")
+            }
             None => ask,
         }
     }

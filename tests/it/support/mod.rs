@@ -13,5 +13,6 @@ pub(crate) mod mcp;
 pub(crate) mod ports;
 pub(crate) mod random;
 pub(crate) mod sidecar;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod wait;

@@ -127,7 +127,14 @@ impl Sidecar {
     #[track_caller]
     fn start(setup: Setup) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mut sidecar = Self { setup, home, listen: ports::free(), admin: ports::free(), child: Mutex::default(), lives: 0 };
+        let mut sidecar = Self {
+            setup,
+            home,
+            listen: ports::free(),
+            admin: ports::free(),
+            child: Mutex::default(),
+            lives: 0,
+        };
         sidecar.restart();
         sidecar
     }
@@ -260,7 +267,8 @@ impl Sidecar {
     #[track_caller]
     pub(crate) fn cli(&self, words: &[&str]) -> Output {
         let journal = self.journal();
-        let words: Vec<&str> = words.iter().copied().chain(["--journal", journal.to_str().unwrap()]).collect();
+        let words: Vec<&str> =
+            words.iter().copied().chain(["--journal", journal.to_str().unwrap()]).collect();
         cli::run(&words)
     }
 
@@ -294,6 +302,13 @@ impl Sidecar {
         wait::until(&format!("step {step} of {workflow} is {state}"), || {
             self.timeline_now(workflow)["steps"][step - 1]["state"] == state
         });
+    }
+
+    /// Waits until a step is completed, on disk, and nothing is at work any more.
+    #[track_caller]
+    pub(crate) fn wait_completed(&self, workflow: &str, step: usize) {
+        self.wait_state(workflow, step, "completed");
+        wait::until("nothing is running", || self.metric("outrigger_steps_running") < 0.5);
     }
 
     /// What the running sidecar says of a workflow; null while it knows none.

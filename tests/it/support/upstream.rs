@@ -61,7 +61,11 @@ impl Script {
 
     /// The head of an event stream; chunks and their end follow.
     pub(crate) fn stream() -> Self {
-        Self(vec![Act::Send(head(200, &[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")], None))])
+        Self(vec![Act::Send(head(
+            200,
+            &[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")],
+            None,
+        ))])
     }
 
     /// A whole event stream, an event per chunk.
