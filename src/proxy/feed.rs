@@ -114,6 +114,20 @@ impl Feed {
         state.wake();
     }
 
+    /// Resolves when the feed has ended, in whatever way. Whoever waits here is no reader: an answer that
+    /// nobody else wants is not read on for it.
+    pub(crate) async fn ended(&self) {
+        std::future::poll_fn(|context| {
+            let mut state = self.0.lock();
+            if state.end.is_some() {
+                return Poll::Ready(());
+            }
+            state.park(context);
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// How long nobody has been reading, at time `now` since boot; `None` while somebody is.
     pub(crate) fn deserted_for(&self, now: Duration) -> Option<Duration> {
         let state = self.0.lock();

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use crate::diag::Code;
 use crate::journal;
 use crate::model::{AttemptId, BadId, Dialect, FailureClass, StepIndex, Surface, UpstreamName};
+use crate::upstream;
 use crate::wire::detect::{BadRequest, Inspected};
 use crate::wire::mcp::McpCall;
 use crate::wire::refusal::{self as rendering, Again, Listener, McpForm, Refusal};
@@ -251,19 +252,15 @@ pub(crate) fn cut(upstream: &UpstreamName, detail: &str) -> Refusal {
 
 /// No answer, or no whole one. Whether the call may be repeated is the step's business: an effect that
 /// may have happened is refused as in doubt instead.
-pub(crate) fn upstream_failed(
-    class: FailureClass,
-    not_sent: bool,
-    upstream: &UpstreamName,
-    detail: &str,
-) -> Refusal {
-    let nothing = if not_sent { "; nothing was sent" } else { "" };
-    let (status, code) = match class {
+pub(crate) fn upstream_failed(upstream: &UpstreamName, error: &upstream::Error) -> Refusal {
+    let nothing = if error.not_sent { "; nothing was sent" } else { "" };
+    let (status, code) = match error.class {
+        FailureClass::Connect if error.tls => (502, Code::UpstreamTls),
         FailureClass::Connect => (502, Code::UpstreamUnreachable),
         FailureClass::Timeout => (504, Code::UpstreamTimeout),
         FailureClass::Cut | FailureClass::Reset | FailureClass::Status => (502, Code::UpstreamCut),
     };
-    refuse(status, code, Again::Useful, format!("upstream `{upstream}`: {detail}{nothing}"))
+    refuse(status, code, Again::Useful, format!("upstream `{upstream}`: {}{nothing}", error.detail))
 }
 
 /// A defect of ours. The caller learns nothing of it but that.

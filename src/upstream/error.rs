@@ -11,6 +11,8 @@ pub struct Error {
     pub class: FailureClass,
     /// No byte of the request left.
     pub not_sent: bool,
+    /// The connection was there, and TLS could not be agreed on.
+    pub tls: bool,
     /// What happened, with its causes, for people. Names hosts and ports, never bodies or headers.
     pub detail: String,
 }
@@ -18,7 +20,8 @@ pub struct Error {
 impl Error {
     pub(super) fn from_client(error: &hyper_util::client::legacy::Error) -> Self {
         if error.is_connect() {
-            return Self { class: FailureClass::Connect, not_sent: true, detail: chain(error) };
+            let tls = find::<rustls::Error>(error).is_some();
+            return Self { class: FailureClass::Connect, not_sent: true, tls, detail: chain(error) };
         }
         let hyper = find::<hyper::Error>(error);
         // hyper hands a request back as "canceled" only when it was never written to the connection.
@@ -27,18 +30,23 @@ impl Error {
             Some(cause) if cause.is_timeout() => FailureClass::Timeout,
             _ => FailureClass::Reset,
         };
-        Self { class, not_sent, detail: chain(error) }
+        Self { class, not_sent, tls: false, detail: chain(error) }
     }
 
     /// The answer broke off while its body was read.
     pub fn from_body(error: &(dyn StdError + Send + Sync + 'static)) -> Self {
-        Self { class: FailureClass::Reset, not_sent: false, detail: chain(error) }
+        Self { class: FailureClass::Reset, not_sent: false, tls: false, detail: chain(error) }
+    }
+
+    /// The answer ended too early for another reason than its connection.
+    pub fn early(class: FailureClass, detail: impl Into<String>) -> Self {
+        Self { class, not_sent: false, tls: false, detail: detail.into() }
     }
 
     /// No byte came for so long that the caller gave up.
     pub fn silent(waited: std::time::Duration) -> Self {
         let detail = format!("no byte from the upstream for {} s", waited.as_secs_f64());
-        Self { class: FailureClass::Timeout, not_sent: false, detail }
+        Self { class: FailureClass::Timeout, not_sent: false, tls: false, detail }
     }
 }
 
@@ -60,7 +68,10 @@ fn chain(error: &dyn StdError) -> String {
 fn find<E: StdError + 'static>(error: &dyn StdError) -> Option<&E> {
     let mut next = error.source();
     while let Some(cause) = next {
-        if let Some(found) = cause.downcast_ref() {
+        // An I/O error that wraps another one leaves that one out of the chain of sources.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let wrapped = wrapped.and_then(|wrapped| wrapped.downcast_ref());
+        if let Some(found) = cause.downcast_ref().or(wrapped) {
             return Some(found);
         }
         next = cause.source();

@@ -20,6 +20,7 @@ mod bytes;
 mod cli;
 mod config_examples;
 mod crash;
+mod demo;
 mod durability;
 mod mcp;
 mod parts;

@@ -104,6 +104,34 @@ fn a_stream_that_ends_in_its_dialects_error_is_passed_on_and_is_no_result() {
     }
 }
 
+/// Some agents call a tool as soon as its arguments are there, while the model still streams.
+#[test]
+fn an_effect_waits_while_the_answer_that_calls_it_is_not_recorded() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let model = Upstream::start(move |_| {
+        let called = r#"data: {"id":"c","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t","function":{"name":"charge","arguments":"{}"}}]}}]}"#;
+        let stopped = r#"data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#;
+        let begun = Script::stream().chunk(format!("{called}\n\n")).hold(&held);
+        begun.chunk(format!("{stopped}\n\ndata: [DONE]\n\n")).end()
+    });
+    let tool = Upstream::start(|_| Script::text("charged"));
+    let sidecar =
+        Setup::new().upstream("llm", "openai", &model.url()).upstream("tool", "http", &tool.url()).start();
+    let mut asking = sidecar.connect();
+    asking.send(&ask(Api::OpenaiChat, Some(1)));
+    let mut answer = asking.head("POST").unwrap();
+    answer.until("charge").unwrap();
+    let mut calling = sidecar.connect();
+    calling.send(&Ask::post("/w/w/a/1/tool/charge", "{}"));
+    std::thread::sleep(NOT_WITHIN);
+    assert_eq!(tool.count(), 0, "the answer that calls the tool could still be lost");
+    gate.open();
+    assert_eq!(calling.read("POST").unwrap().expect(200, "live").text(), "charged");
+    answer.whole().unwrap();
+    assert_eq!((model.count(), tool.count()), (1, 1));
+}
+
 #[test]
 fn events_leave_as_they_come_and_only_the_end_is_held_until_it_is_recorded() {
     for api in Api::ALL {

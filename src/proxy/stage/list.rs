@@ -70,7 +70,7 @@ async fn live(
 ) -> Result<Departure, Refusal> {
     let fetched = fetch_list(sidecar, enrolled, call).await.map_err(|broken| match broken {
         Broken::Upstream(error) => {
-            refusal::upstream_failed(error.class, error.not_sent, &call.upstream.name, &error.detail)
+            refusal::upstream_failed(&call.upstream.name, &error)
         }
         Broken::Cut(cut) => refusal::cut(&call.upstream.name, &cut.to_string()),
         Broken::Deserted | Broken::Stopping => refusal::stopping(),

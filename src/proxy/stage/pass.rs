@@ -56,7 +56,7 @@ async fn forward(
     tokio::time::timeout(upstream.idle, upstream.client.send(request, Resend::Never))
         .await
         .unwrap_or_else(|_| Err(Error::silent(upstream.idle)))
-        .map_err(|error| refusal::upstream_failed(error.class, error.not_sent, &upstream.name, &error.detail))
+        .map_err(|error| refusal::upstream_failed(&upstream.name, &error))
 }
 
 /// Forwards a call without a workflow. A model's answer is read along for its usage.
@@ -67,7 +67,7 @@ pub(crate) async fn metered(sidecar: &Arc<Sidecar>, call: &Call) -> Result<Depar
     }
     let response =
         fetch::send(call, &mut outbound, call.inspected.operation.class).await.map_err(|error| {
-            refusal::upstream_failed(error.class, error.not_sent, &call.upstream.name, &error.detail)
+            refusal::upstream_failed(&call.upstream.name, &error)
         })?;
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
@@ -113,7 +113,7 @@ pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Resu
     }
     let mut outgoing = headers::outbound(&call.headers, false);
     session::put(sidecar, run, call, &mut outgoing).await.map_err(|error| {
-        refusal::upstream_failed(error.class, error.not_sent, &call.upstream.name, &error.detail)
+        refusal::upstream_failed(&call.upstream.name, &error)
     })?;
     let body = http_body_util::Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
     let response = forward(&call.upstream, fetch::request(&call.upstream, call, outgoing, body)).await?;

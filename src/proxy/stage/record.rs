@@ -20,7 +20,7 @@ use crate::wire::{Cut, status};
 
 use super::fetch::{self, AnswerBody, Broken, Fetched, Outbound};
 use super::recall::{Asked, OpenStep};
-use super::{respond, session};
+use super::session;
 
 /// Runs in a task of the sidecar, from the intent to the outcome.
 pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, call: Call, asked: Asked) {
@@ -107,7 +107,7 @@ impl Work<'_> {
     async fn wait_for_callers(&self) {
         let caller = || self.run.state.lock().running.values().find(|feed| feed.calls_tools()).cloned();
         while let Some(feed) = caller() {
-            respond::settled(self.sidecar, &feed).await;
+            feed.ended().await;
             // The step leaves the running ones right after its feed has ended.
             tokio::task::yield_now().await;
         }
@@ -228,23 +228,21 @@ impl Work<'_> {
         // An MCP server may end a stream early and be asked for the rest with `Last-Event-ID`. Its clients take
         // no clean end for a response, so this end may pass as it came; the step has no outcome all the same.
         let resumable = matches!(broken, Broken::Cut(Cut::NoResponse));
-        let (failure, detail) = match broken {
-            Broken::Upstream(upstream::Error { class, not_sent, detail }) => {
-                (Failure { class, status: None, not_sent, detail: detail.clone() }, detail)
-            }
-            Broken::Cut(cut) => self.early(FailureClass::Cut, &cut.to_string()),
+        let error = match broken {
+            Broken::Upstream(error) => error,
+            Broken::Cut(cut) => upstream::Error::early(FailureClass::Cut, cut.to_string()),
             Broken::Deserted => {
-                self.early(FailureClass::Timeout, "the agent left and the time to read on was over")
+                upstream::Error::early(FailureClass::Timeout, "the agent left and the time to read on was over")
             }
-            Broken::Stopping => self.early(FailureClass::Reset, "the sidecar stopped"),
+            Broken::Stopping => upstream::Error::early(FailureClass::Reset, "the sidecar stopped"),
         };
         tracing::warn!(
             workflow = %self.run.key, step = %self.step, upstream = %self.call.upstream.name,
-            class = failure.class.as_str(), detail, "a try failed"
+            class = error.class.as_str(), detail = error.detail, "a try failed"
         );
-        let said =
-            refusal::upstream_failed(failure.class, failure.not_sent, &self.call.upstream.name, &detail);
-        let state = self.note_failure(failure).await;
+        let said = refusal::upstream_failed(&self.call.upstream.name, &error);
+        let upstream::Error { class, not_sent, detail, .. } = error;
+        let state = self.note_failure(Failure { class, status: None, not_sent, detail }).await;
         if resumable {
             self.feed.complete();
             return Told::only(state);
@@ -253,10 +251,6 @@ impl Work<'_> {
         let last_words = refusal::last_words(&said, &self.call.inspected, self.call.upstream.dialect);
         self.feed.break_off(said, last_words);
         Told::only(state)
-    }
-
-    fn early(&self, class: FailureClass, detail: &str) -> (Failure, String) {
-        (Failure { class, status: None, not_sent: false, detail: detail.to_owned() }, detail.to_owned())
     }
 
     /// Records a failed try; an effect that may have happened becomes in doubt, durably, before anybody

@@ -159,7 +159,7 @@ fn recorded_initialize(sidecar: &Sidecar, run: &Run, call: &Call) -> Option<Byte
 fn unopened(why: &str) -> Error {
     let detail = format!("no MCP session could be opened: {why}");
     // What was sent so far was no call of the agent.
-    Error { class: FailureClass::Connect, not_sent: true, detail }
+    Error { class: FailureClass::Connect, not_sent: true, tls: false, detail }
 }
 
 /// `initialize`, then `notifications/initialized`; the id the upstream gave, if it gives any.
