@@ -89,6 +89,7 @@ fn upstreams(settings: &Settings) -> Result<HashMap<UpstreamName, Arc<Upstream>>
         .map(|settings| {
             let config = upstream::Config {
                 connect_timeout: settings.connect_timeout,
+                https: settings.url.scheme == http::uri::Scheme::HTTPS,
                 ca_file: settings.ca_file.clone(),
             };
             let known = clients.iter().find(|(built, _)| *built == config).map(|(_, client)| client.clone());

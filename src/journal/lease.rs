@@ -227,7 +227,7 @@ mod tests {
         let holder = Holder { pid: 4242, admin: Some("http://127.0.0.1:4748".to_owned()), epoch: 3 };
         lock.tell(&Holder {
             admin: Some("http://a-longer-name.example:47480/".to_owned()),
-            ..holder.clone()
+            ..Holder::default()
         })
         .unwrap();
         lock.tell(&holder).unwrap();

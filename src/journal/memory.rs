@@ -246,12 +246,12 @@ mod tests {
         let old = Memory::new(Arc::new(Ticks::default()));
         let key = conformance::key("w");
         let opened = Batch::one(conformance::workflow_opened());
-        let _ = old.commit(&key, old.epoch(), opened.clone(), Urgency::Now).unwrap();
+        drop(old.commit(&key, old.epoch(), opened.clone(), Urgency::Now).unwrap());
         let new = old.take_over();
         let refused = old.commit(&key, old.epoch(), opened, Urgency::Now).unwrap_err();
         assert!(matches!(refused, Error::Fenced { ours: Epoch(1), newer: Epoch(2) }), "{refused}");
         let attempt = Batch::one(conformance::attempt_opened(1));
-        let _ = new.commit(&key, new.epoch(), attempt, Urgency::Now).unwrap();
+        drop(new.commit(&key, new.epoch(), attempt, Urgency::Now).unwrap());
         assert_eq!(new.attach(&key).unwrap().unwrap().sequence, 2);
     }
 }

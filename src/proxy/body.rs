@@ -21,6 +21,8 @@ pub(crate) struct Torn;
 
 /// Frames are joined up to this size.
 pub(super) const JOINED_BYTES_MAX: usize = 16 * 1024;
+/// An answer that is all there is given out in pieces of this size.
+const WHOLE_PIECE_BYTES: usize = 64 * 1024;
 /// How many scheduler turns a body may wait for more before it gives what it has.
 const TURNS_MAX: u8 = 4;
 
@@ -114,6 +116,10 @@ impl Body for FeedBody {
                 return Poll::Ready(Some(Err(Torn)));
             }
             if this.joiner.is_full() || this.torn {
+                if !this.torn && this.reader.is_end() {
+                    // These are the last bytes, and hyper may not ask for more.
+                    this.ended();
+                }
                 return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
             }
             match this.reader.poll_next(context) {
@@ -149,25 +155,24 @@ impl Body for FeedBody {
     }
 }
 
-/// The body of an answer that is all there: a replay, or a refusal.
+/// The body of an answer that is all there: a replay, or a refusal. Given out in pieces, so that the end is
+/// handed over only when what is in front of it has been taken.
 pub(crate) struct WholeBody {
-    bytes: Option<Bytes>,
-    len: u64,
+    bytes: Bytes,
     at_end: Option<AtEnd>,
 }
 
 impl fmt::Debug for WholeBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WholeBody").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("WholeBody").field("left", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 
 impl WholeBody {
     pub(crate) fn new(bytes: Bytes, at_end: Option<AtEnd>) -> Self {
-        let mut body = Self { len: bytes.len() as u64, bytes: Some(bytes), at_end };
-        if body.len == 0 {
+        let mut body = Self { bytes, at_end };
+        if body.bytes.is_empty() {
             // Nobody polls a body without bytes.
-            body.bytes = None;
             body.end();
         }
         body
@@ -185,16 +190,19 @@ impl Body for WholeBody {
     type Error = Torn;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
-        let bytes = self.bytes.take();
-        self.end();
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+        let len = self.bytes.len().min(WHOLE_PIECE_BYTES);
+        let piece = self.bytes.split_to(len);
+        if self.bytes.is_empty() {
+            self.end();
+        }
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.bytes.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        SizeHint::with_exact(self.bytes.len() as u64)
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
+use super::refusal;
 use crate::model::Clock;
 use crate::wire::refusal::Refusal;
 
@@ -90,6 +91,15 @@ impl Feed {
         self.0.lock().calls_tools
     }
 
+    /// The rest of a recorded answer and its end, at once: no reader sees the last frame without the end.
+    pub(crate) fn release(&self, start: AnswerStart, held: Vec<Bytes>) {
+        let mut state = self.0.lock();
+        state.start.get_or_insert(start);
+        state.frames.extend(held.into_iter().filter(|bytes| !bytes.is_empty()));
+        state.end.get_or_insert(End::Complete);
+        state.wake();
+    }
+
     pub(crate) fn complete(&self) {
         self.finish(End::Complete);
     }
@@ -143,7 +153,9 @@ impl Feed {
         match (&state.start, &state.end) {
             (Some(start), _) => Poll::Ready(Ok(start.clone())),
             (None, Some(End::Refused(refusal))) => Poll::Ready(Err(refusal.clone())),
-            (None, Some(End::Complete | End::Torn(_)) | None) => {
+            // An end before any head: nothing was said, and nothing will be.
+            (None, Some(End::Complete | End::Torn(_))) => Poll::Ready(Err(refusal::internal())),
+            (None, None) => {
                 state.park(context);
                 Poll::Pending
             }

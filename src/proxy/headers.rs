@@ -113,6 +113,11 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     text(headers, &CONTENT_TYPE)
 }
 
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let essence = content_type(headers).and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
 pub(crate) fn content_encoding(headers: &HeaderMap) -> Option<&str> {
     text(headers, &CONTENT_ENCODING).filter(|value| !value.eq_ignore_ascii_case("identity"))
 }

@@ -17,6 +17,7 @@ use tower::util::BoxCloneService;
 
 use super::body::AgentBody;
 use super::connection::Connection;
+use super::handed::Told;
 use super::pipeline;
 use super::sidecar::Sidecar;
 
@@ -102,8 +103,9 @@ impl Listener {
     ) -> impl Future<Output = ()> + Send + use<> {
         let nodelay = stream.set_nodelay(true);
         let server = stream.local_addr().unwrap_or(self.address);
-        let edge =
-            edge(Arc::clone(&self.sidecar), Connection::new(client, server), self.limits.header_bytes_max);
+        let connection = Connection::new(client, server);
+        let stream = Told::new(stream, Arc::clone(connection.handed()));
+        let edge = edge(Arc::clone(&self.sidecar), connection, self.limits.header_bytes_max);
         let service = hyper::service::service_fn(move |request| edge.clone().call(request));
         let builder = builder(&self.limits);
         let metrics = Arc::clone(&self.sidecar);

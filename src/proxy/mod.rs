@@ -4,6 +4,7 @@ mod body;
 mod call;
 mod connection;
 mod feed;
+mod handed;
 mod headers;
 pub mod listener;
 pub mod operations;

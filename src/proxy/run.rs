@@ -23,8 +23,15 @@ pub(crate) struct ExchangeMark(AtomicU8);
 const OPEN: u8 = 0;
 const DELIVERED: u8 = 1;
 const LOST: u8 = 2;
+/// The HTTP library has the last bytes. The agent may have them as well, before this process learns that they
+/// were written; if the connection ends first, the exchange is lost after all.
+const HANDED: u8 = 3;
 
 impl ExchangeMark {
+    pub(crate) fn handed(&self) {
+        self.0.store(HANDED, Ordering::Release);
+    }
+
     pub(crate) fn delivered(&self) {
         self.0.store(DELIVERED, Ordering::Release);
     }
@@ -32,7 +39,7 @@ impl ExchangeMark {
     pub(crate) fn read(&self) -> Exchange {
         match self.0.load(Ordering::Acquire) {
             OPEN => Exchange::Open,
-            DELIVERED => Exchange::Delivered,
+            DELIVERED | HANDED => Exchange::Delivered,
             _ => Exchange::Lost,
         }
     }
@@ -44,7 +51,8 @@ pub(crate) struct ExchangeGuard(pub(crate) Arc<ExchangeMark>);
 
 impl Drop for ExchangeGuard {
     fn drop(&mut self) {
-        _ = self.0.0.compare_exchange(OPEN, LOST, Ordering::AcqRel, Ordering::Acquire);
+        let lost = |now| (now != DELIVERED).then_some(LOST);
+        _ = self.0.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, lost);
     }
 }
 

@@ -68,6 +68,10 @@ impl Tasks {
         self.last_call.send_replace(true);
     }
 
+    pub(crate) fn is_ending(&self) -> bool {
+        *self.last_call.borrow()
+    }
+
     /// Resolves when [`Tasks::end`] was called.
     pub(crate) fn ending(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut last_call = self.last_call.subscribe();

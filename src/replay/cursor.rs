@@ -47,13 +47,25 @@ pub enum Decision {
 pub fn decide(candidates: &[Candidate]) -> Decision {
     let retried = candidates.iter().find(|candidate| is_retry(candidate));
     let unused = || candidates.iter().find(|candidate| candidate.used.is_none());
-    retried.or_else(unused).map_or(Decision::New, proceed)
+    let decision = retried.or_else(unused).map_or(Decision::New, proceed);
+    // An equal call that was completed is answered with its own result; nothing is sent either way.
+    let completed = || {
+        candidates.iter().find(|candidate| {
+            candidate.used.is_none() && !candidate.running && candidate.state == StepState::Completed
+        })
+    };
+    match decision {
+        Decision::InDoubt(_) => completed().map_or(decision, |candidate| Decision::Replay(candidate.step)),
+        Decision::Join(_) | Decision::New | Decision::Replay(_) | Decision::TryAgain(_) => decision,
+    }
 }
 
 /// The same call asked again: its last exchange is over and left the agent without a result.
 fn is_retry(candidate: &Candidate) -> bool {
     match candidate.used {
-        None | Some(Exchange::Open) => false,
+        None => false,
+        // Its work is over and left a doubt: whoever asks now does not get a second effect, connected or not.
+        Some(Exchange::Open) => candidate.state == StepState::InDoubt && !candidate.running,
         Some(Exchange::Lost) => true,
         // A delivered answer is done with, unless it was no result: then asking again is the next try.
         Some(Exchange::Delivered) => candidate.running || candidate.state != StepState::Completed,
@@ -153,6 +165,14 @@ mod tests {
     }
 
     #[test]
+    fn a_step_in_doubt_does_not_hide_an_equal_one_that_was_completed() {
+        let doubt = Candidate { state: StepState::InDoubt, ..completed(3) };
+        check(&[doubt, completed(4)], Decision::Replay(step(4)));
+        let used = Candidate { used: Some(Exchange::Delivered), ..completed(4) };
+        check(&[doubt, used], Decision::InDoubt(step(3)));
+    }
+
+    #[test]
     fn asking_again_after_a_delivered_failure_is_the_next_try() {
         let failed = Candidate {
             state: StepState::Failed,
@@ -163,5 +183,6 @@ mod tests {
         check(&[failed], Decision::TryAgain(step(3)));
         let open = Candidate { used: Some(Exchange::Open), ..failed };
         check(&[open], Decision::New);
+        check(&[Candidate { state: StepState::InDoubt, ..open }], Decision::InDoubt(step(3)));
     }
 }

@@ -81,8 +81,10 @@ pub(super) fn connector(config: &Config) -> Result<Deadline<HttpsConnector<HttpC
 /// The machine's roots, the bundled ones, and those of `ca_file`.
 fn tls(config: &Config) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if config.https {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
     if let Some(path) = &config.ca_file {
         let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect)

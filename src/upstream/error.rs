@@ -65,16 +65,15 @@ fn chain(error: &dyn StdError) -> String {
     text
 }
 
-fn find<E: StdError + 'static>(error: &dyn StdError) -> Option<&E> {
-    let mut next = error.source();
-    while let Some(cause) = next {
-        // An I/O error that wraps another one leaves that one out of the chain of sources.
-        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let wrapped = wrapped.and_then(|wrapped| wrapped.downcast_ref());
-        if let Some(found) = cause.downcast_ref().or(wrapped) {
-            return Some(found);
-        }
-        next = cause.source();
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
     }
-    None
+    // An I/O error that wraps another one leaves that one out of the chain of sources.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let inner: Option<&(dyn StdError + 'static)> = match wrapped {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    };
+    find(inner?)
 }

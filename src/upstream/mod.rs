@@ -28,6 +28,8 @@ pub type OutBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>
 pub struct Config {
     /// From the start of a connection to its end, TLS handshake included.
     pub connect_timeout: Duration,
+    /// Some upstream is reached over TLS. Without one no root certificate is loaded: they take megabytes.
+    pub https: bool,
     /// PEM file with further root certificates, for upstreams with a private CA.
     pub ca_file: Option<PathBuf>,
 }

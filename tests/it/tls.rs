@@ -33,7 +33,7 @@ fn a_private_certificate_is_trusted_where_the_config_says_so_and_nowhere_else() 
         let refused = sidecar.call(&Ask::post(path, "{}"));
         let text = refused.text();
         assert_eq!(refused.status, 502, "{refused:?}");
-        assert!(text.contains("certificate") && text.contains("nothing was sent"), "{refused:?}");
+        assert!(text.contains("OG4002") && text.contains("nothing was sent"), "{refused:?}");
     }
     assert_eq!(upstream.count(), 1);
     assert_eq!(sidecar.states("w"), ["failed"]);

@@ -26,6 +26,8 @@ const TAIL_MAGIC: [u8; 8] = *b"OUTRSEAL";
 pub(super) struct Ended {
     /// Where the footer begins.
     pub(super) end: u64,
+    /// The hash of the batch before the segment's first one.
+    pub(super) previous: [u8; 32],
     /// Number of the segment's last batch.
     pub(super) batch: u64,
     /// [`frame::batch_hash`] of it.
@@ -57,6 +59,8 @@ struct Directory {
     workflows: Vec<u8>,
     #[n(9)]
     boot_id: String,
+    #[cbor(n(10), with = "minicbor::bytes")]
+    previous: [u8; 32],
 }
 
 #[derive(Clone, Debug, Decode, Encode)]
@@ -100,6 +104,7 @@ pub(super) fn write(file: &LogFile, head: &segment::Head, ended: &Ended, rows: &
         prints,
         workflows,
         boot_id: ended.boot_id.clone(),
+        previous: ended.previous,
     };
     let place = out.put(Kind::Seal, &frame::cbor(&directory))?;
     let Writer { at, bytes, .. } = out;
@@ -217,9 +222,10 @@ impl Sealed {
             .and_then(|frame| frame::uncbor::<Directory>(frame.payload))
             .filter(|directory| directory.segment == number);
         let Some(directory) = directory else { return Ok(None) };
-        let Directory { end, batch, hash, epoch, blocks, prints, workflows, boot_id, .. } = directory;
+        let Directory { end, batch, hash, epoch, blocks, prints, workflows, boot_id, previous, .. } =
+            directory;
         let workflows = read_workflows(&workflows);
-        let ended = Ended { end, batch, hash, epoch, boot_id };
+        let ended = Ended { end, previous, batch, hash, epoch, boot_id };
         Ok(Some(Self { number, ended, file: Arc::new(file), seed, blocks, prints, workflows }))
     }
 
@@ -347,7 +353,8 @@ mod tests {
 
     fn sealed(dir: &Path) -> Sealed {
         let segment = segment::prepare(&Disk::default(), dir, head(), 1 << 20).unwrap();
-        let ended = Ended { end: 4096, batch: 8, hash: [5; 32], epoch: 1, boot_id: "boot".to_owned() };
+        let (hash, previous, boot_id) = ([5; 32], [4; 32], "boot".to_owned());
+        let ended = Ended { end: 4096, previous, batch: 8, hash, epoch: 1, boot_id };
         write(&segment.file, &segment.head, &ended, &rows()).unwrap();
         let sealed = Sealed::open(segment.file.path(), 3).unwrap().unwrap();
         assert_eq!(sealed.ended, ended);
@@ -369,7 +376,7 @@ mod tests {
         let mut found = Rows::new();
         sealed.prefix(&row::print_prefix(short, &print(7)), &mut found).unwrap();
         assert_eq!(found.keys().filter_map(|key| row::last_number(key)).collect::<Vec<_>>(), [7, 407]);
-        let all = sealed.rows().map(Result::unwrap).flatten().collect::<Rows>();
+        let all = sealed.rows().flat_map(Result::unwrap).collect::<Rows>();
         assert_eq!(all, rows());
     }
 

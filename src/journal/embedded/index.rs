@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 use parking_lot::RwLock;
@@ -22,6 +24,10 @@ const CACHE_LEN: u64 = 32 << 20;
 
 /// Rows per sled batch: a batch holds up every reader of sled while it is applied.
 const BATCH_LEN: usize = 256;
+
+/// sled gives its lock back some time after it was dropped.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// No row's key begins with a zero.
 const WATERMARK: &[u8] = b"\0watermark";
@@ -211,6 +217,14 @@ fn open(dir: &Path) -> Result<sled::Db, String> {
         .mode(sled::Mode::LowSpace)
         // Written at every seal; in between there is nothing to write.
         .flush_every_ms(None);
+    for _ in 1..LOCK_TRIES {
+        match guarded(|| config.open()) {
+            // The journal's own lock keeps other owners out: this is an instance of this process that is
+            // being dropped.
+            Err(error) if error.contains("could not acquire lock") => thread::sleep(LOCK_PAUSE),
+            opened => return opened,
+        }
+    }
     guarded(|| config.open())
 }
 

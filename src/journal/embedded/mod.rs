@@ -290,10 +290,8 @@ impl Journal for Embedded {
         };
         let wrong =
             |record: &Record| self.damaged(key, format!("step {step} leads to a record {}", record.name()));
-        let intent = match self.record(key, &spots.intent)? {
-            Record::Intent(intent) if intent.step == step => intent,
-            other => return Err(wrong(&other)),
-        };
+        let record = self.record(key, &spots.intent)?;
+        let Record::Intent(intent) = record else { return Err(wrong(&record)) };
         let completed = match spots.completed.map(|spot| self.record(key, &spot)).transpose()? {
             None => None,
             Some(Record::Completed(completed)) if completed.step == step => Some(completed),
@@ -392,6 +390,6 @@ impl Journal for Embedded {
             return Ok(());
         }
         let stopped = frame::Stopped { epoch: self.epoch.0, at: self.clock.now().0 };
-        writer::write_alone(&mut writer, vec![(Kind::Stopped, frame::cbor(&stopped))])
+        writer::write_last(&mut writer, vec![(Kind::Stopped, frame::cbor(&stopped))])
     }
 }

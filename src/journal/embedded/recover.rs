@@ -79,9 +79,18 @@ struct Unsealed {
 }
 
 impl Unsealed {
+    /// The hash of the batch before the segment's first one; zeros when it has none.
+    fn previous(&self) -> [u8; 32] {
+        previous(&self.scan())
+    }
+
     fn scan(&self) -> Scan<'_> {
         scan::scan(&self.head.seed(), &self.bytes)
     }
+}
+
+fn previous(scan: &Scan<'_>) -> [u8; 32] {
+    scan.batches.first().map_or([0; 32], |batch| batch.trailer.previous)
 }
 
 /// A record as it was met in the log.
@@ -100,6 +109,8 @@ struct Recovery<'a> {
     boot_id: &'a str,
     mode: Mode,
     tip: Tip,
+    /// The segment at work.
+    at: Option<u64>,
     /// Number and last hash of each sealed segment, oldest first.
     sealed: Vec<(u64, [u8; 32])>,
     /// Workflows met in the segment at work, so that their heads are looked up once.
@@ -127,6 +138,7 @@ pub(super) fn run(
         boot_id,
         mode,
         tip: Tip::default(),
+        at: None,
         sealed: Vec::new(),
         states: HashMap::new(),
         noted: HashMap::new(),
@@ -148,11 +160,13 @@ impl Recovery<'_> {
                 continue;
             };
             // Sealed segments come before unsealed ones. Where they do not, a footer was lost.
-            for lost in std::mem::take(&mut tail) {
-                self.reseal(&lost)?;
+            let lost = std::mem::take(&mut tail);
+            for (at, segment) in lost.iter().enumerate() {
+                let next = lost.get(at + 1).map_or(footer.ended.previous, Unsealed::previous);
+                self.reseal(segment, next)?;
                 resealed = true;
             }
-            self.check_hole(*number)?;
+            self.go_on_to(*number)?;
             let Ended { batch, hash, epoch, boot_id, .. } = footer.ended.clone();
             self.tip = Tip { batch, hash, epoch: epoch.max(self.tip.epoch), boot_id };
             self.store.add_sealed(&footer);
@@ -195,10 +209,12 @@ impl Recovery<'_> {
         }
     }
 
-    fn check_hole(&mut self, number: u64) -> Result<(), OpenError> {
-        match self.sealed.last() {
-            Some((last, _)) if last + 1 < number => {
-                let missing = last + 1;
+    /// Goes on to segment `number`; whatever lies between it and the one before is missing.
+    fn go_on_to(&mut self, number: u64) -> Result<(), OpenError> {
+        let before = self.at.replace(number);
+        match before {
+            Some(before) if before + 1 < number => {
+                let missing = before + 1;
                 let what = format!("{} is missing", segment::shown(missing));
                 self.damaged_everywhere(missing, 0..0, &what)
             }
@@ -206,22 +222,23 @@ impl Recovery<'_> {
         }
     }
 
-    /// Seals a segment that lost its footer and has sealed ones behind it.
-    fn reseal(&mut self, lost: &Unsealed) -> Result<(), OpenError> {
+    /// Seals a segment that lost its footer and has sealed ones behind it; the next one goes on from the
+    /// batch `next`.
+    fn reseal(&mut self, lost: &Unsealed, next: [u8; 32]) -> Result<(), OpenError> {
         let shown = segment::shown(lost.number);
         if self.mode == Mode::Read {
             return Err(OpenError::NeedsRepair { file: segment::path(self.log, lost.number) });
         }
         warn!(segment = shown, "a footer is not whole; it is made again from the segment's records");
+        self.go_on_to(lost.number)?;
         let scan = lost.scan();
-        // What is left of the footer, or a lost batch: nobody vouches for these bytes.
-        if let Some(rest) = scan.rest.clone().filter(|_| !scan.has_footer) {
-            let what = format!("{shown} is unreadable from {} on", rest.start);
-            self.damaged_everywhere(lost.number, rest, &what)?;
-        }
         self.open_table(lost)?;
         self.batches(lost, &scan, scan.batches.len())?;
-        self.seal(lost, scan.end())
+        if self.tip.hash != next {
+            let what = format!("{shown} has lost its end, from {} on", scan.end());
+            self.damaged_everywhere(lost.number, scan.end()..lost.bytes.len() as u64, &what)?;
+        }
+        self.seal(lost, scan.end(), &scan)
     }
 
     /// Opens what sled has. An index that is trusted gets the rows it lacks before anybody looks: a row in
@@ -262,15 +279,15 @@ impl Recovery<'_> {
         for (at, (unsealed, scan)) in tail.iter().zip(scans).enumerate() {
             let is_last = last == Some(at);
             if last.is_some_and(|last| at <= last) {
-                self.check_hole(unsealed.number)?;
-                let (end, batches) = self.tail_end(unsealed, scan, is_last, scans.get(at + 1))?;
+                self.go_on_to(unsealed.number)?;
+                let (end, batches) = self.tail_end(unsealed, scan, is_last)?;
                 self.open_table(unsealed)?;
                 self.batches(unsealed, scan, batches)?;
                 self.report.batches_scanned += batches;
                 if self.mode == Mode::Write && (!is_last || scan.has_footer) {
-                    self.seal(unsealed, end)?;
+                    self.seal(unsealed, end, scan)?;
                 } else if self.mode == Mode::Write {
-                    segments.push(self.writable(unsealed, end)?);
+                    segments.push(self.writable(unsealed, end, scan)?);
                     has_table = true;
                 }
             } else if self.mode == Mode::Write {
@@ -278,43 +295,30 @@ impl Recovery<'_> {
                     self.open_table(unsealed)?;
                     has_table = true;
                 }
-                segments.push(self.writable(unsealed, segment::HEAD_LEN)?);
+                segments.push(self.writable(unsealed, segment::HEAD_LEN, scan)?);
             }
         }
         Ok(segments)
     }
 
-    /// Where the segment's last batch that counts ends, and how many count. Cuts what is torn, reports
-    /// what is damaged.
+    /// Where the segment's last batch that counts ends, and how many count. Cuts what is torn.
     fn tail_end(
         &mut self,
         unsealed: &Unsealed,
         scan: &Scan<'_>,
         is_last: bool,
-        next: Option<&Scan<'_>>,
     ) -> Result<(u64, usize), OpenError> {
         let all = scan.batches.len();
-        if is_last
-            && scan.rest.is_none()
-            && let Some(batch) = scan.batches.last().filter(|batch| !batch.bad.is_empty())
-            && self.was_started_again(scan)
-        {
+        let broken =
+            scan.batches.last().filter(|batch| is_last && scan.rest.is_none() && !batch.bad.is_empty());
+        if let Some(batch) = broken.filter(|_| self.was_started_again(scan)) {
             self.cut(unsealed, batch.start..batch.end)?;
             return Ok((batch.start, all - 1));
         }
-        let Some(rest) = scan.rest.clone().filter(|_| !scan.has_footer) else { return Ok((scan.end(), all)) };
-        if is_last {
+        // In a segment that was left for the next one these bytes are a footer that was being written, or
+        // else the next one's first batch does not follow, and says so.
+        if let Some(rest) = scan.rest.clone().filter(|_| is_last && !scan.has_footer) {
             self.cut(unsealed, rest)?;
-            return Ok((scan.end(), all));
-        }
-        // The segment was left for the next one, so its last batch was flushed. If the next one goes on
-        // from it, these bytes are a footer that was being written.
-        let hash = scan.batches.last().map_or(self.tip.hash, |batch| batch.hash);
-        let follows =
-            next.and_then(|next| next.batches.first()).is_some_and(|next| next.trailer.previous == hash);
-        if !follows {
-            let what = format!("{} is unreadable from {} on", segment::shown(unsealed.number), rest.start);
-            self.damaged_everywhere(unsealed.number, rest, &what)?;
         }
         Ok((scan.end(), all))
     }
@@ -323,7 +327,7 @@ impl Recovery<'_> {
     fn was_started_again(&self, scan: &Scan<'_>) -> bool {
         let frames = scan.batches.iter().flat_map(|batch| &batch.frames);
         let opened = frames.filter(|frame| frame.kind == Kind::Opened);
-        let boot_id = opened.filter_map(|frame| frame::uncbor::<Opened>(frame.payload)).last();
+        let boot_id = opened.filter_map(|frame| frame::uncbor::<Opened>(frame.payload)).next_back();
         boot_id.map_or(self.tip.boot_id.clone(), |opened| opened.boot_id) != self.boot_id
     }
 
@@ -362,18 +366,19 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn writable(&self, unsealed: &Unsealed, end: u64) -> Result<Segment, OpenError> {
+    fn writable(&self, unsealed: &Unsealed, end: u64, scan: &Scan<'_>) -> Result<Segment, OpenError> {
         let file = self.disk.open(&segment::path(self.log, unsealed.number));
         let file = file.map_err(OpenError::io(segment::shown(unsealed.number)))?;
         let head = unsealed.head.clone();
-        Ok(Segment { seed: head.seed(), head, file, filled: unsealed.bytes.len() as u64, end })
+        let filled = unsealed.bytes.len() as u64;
+        Ok(Segment { seed: head.seed(), head, file, filled, end, previous: previous(scan) })
     }
 
     /// Seals the segment whose table is open; its last batch ends at `end`.
-    fn seal(&mut self, unsealed: &Unsealed, end: u64) -> Result<(), OpenError> {
-        let segment = self.writable(unsealed, end)?;
+    fn seal(&mut self, unsealed: &Unsealed, end: u64, scan: &Scan<'_>) -> Result<(), OpenError> {
+        let segment = self.writable(unsealed, end, scan)?;
         let Tip { batch, hash, epoch, boot_id } = self.tip.clone();
-        let ended = Ended { end, batch, hash, epoch, boot_id };
+        let ended = Ended { end, previous: segment.previous, batch, hash, epoch, boot_id };
         let Some(table) = self.store.freeze() else { return Ok(()) };
         let footer = footer::write(&segment.file, &segment.head, &ended, &table.rows)
             .and_then(|()| Sealed::open(segment.file.path(), unsealed.number));

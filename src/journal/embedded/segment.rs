@@ -108,6 +108,8 @@ pub(super) struct Segment {
     pub(super) filled: u64,
     /// Where the next frame begins.
     pub(super) end: u64,
+    /// The hash of the batch before the segment's first one; zeros while it has none.
+    pub(super) previous: [u8; 32],
 }
 
 /// Makes a new, empty, zero-filled segment, durable with its name.
@@ -124,7 +126,9 @@ pub(super) fn prepare(disk: &Disk, log: &Path, head: Head, len: u64) -> io::Resu
         Ok(file)
     });
     match made {
-        Ok(file) => Ok(Segment { seed: head.seed(), head, file, filled: len, end: HEAD_LEN }),
+        Ok(file) => {
+            Ok(Segment { seed: head.seed(), head, file, filled: len, end: HEAD_LEN, previous: [0; 32] })
+        }
         Err(error) => {
             // Whether or not it can be removed: the next open does it again.
             let _ = std::fs::remove_file(&unfinished);

@@ -76,7 +76,7 @@ pub(super) fn open(options: Options) -> Result<(Embedded, OpenReport), OpenError
     let opened = Opened { epoch: epoch.0, at, version, boot_id };
     let mut frames = vec![(Kind::Opened, frame::cbor(&opened))];
     frames.extend(notes.iter().map(|(key, what)| (Kind::Damaged, frame::cbor(&Damaged::new(key, what)))));
-    writer::write_alone(&mut writer, frames).map_err(OpenError::Journal)?;
+    writer::write_first(&mut writer, frames).map_err(OpenError::Journal)?;
     take_note(&store, &notes)?;
     let holder = Holder { pid: std::process::id(), admin: options.admin.clone(), epoch: epoch.0 };
     lock.tell(&holder).map_err(OpenError::io("writing the lock file"))?;
@@ -187,17 +187,23 @@ fn boot_id(options: &Options) -> Result<String, OpenError> {
 /// Makes the directory, unless it is there, and says what is wrong with it.
 fn make(options: &Options) -> Result<(), OpenError> {
     let path = &options.path;
-    let unwritable = |source: io::Error| match source.kind() {
-        io::ErrorKind::StorageFull => {
-            OpenError::Space { path: path.clone(), needed: needed(options), available: 0 }
+    let unwritable = |source: io::Error| {
+        let kind = source.kind();
+        let path = path.clone();
+        if kind == io::ErrorKind::StorageFull {
+            OpenError::Space { path, needed: needed(options), available: 0 }
+        } else if matches!(
+            kind,
+            io::ErrorKind::AlreadyExists
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::NotFound
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+        ) {
+            OpenError::Unwritable { path, source }
+        } else {
+            OpenError::Io { doing: format!("making {}", path.display()), source }
         }
-        // A file stands where the directory should be, or above it; some file systems let nobody make one.
-        io::ErrorKind::AlreadyExists
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::NotFound
-        | io::ErrorKind::PermissionDenied
-        | io::ErrorKind::ReadOnlyFilesystem => OpenError::Unwritable { path: path.clone(), source },
-        _ => OpenError::Io { doing: format!("making {}", path.display()), source },
     };
     fs::create_dir_all(path).map_err(unwritable)?;
     let network = lease::network_file_system(path).map_err(OpenError::io("looking at the file system"))?;
@@ -252,11 +258,12 @@ fn first_segment(store: &Store, options: &Options, number: u64) -> Result<Segmen
     let head = segment::Head::new(number).map_err(OpenError::io("preparing the log's first segment"))?;
     let len = options.segment_bytes.max(SEGMENT_BYTES_MIN);
     let made = segment::prepare(&options.disk, &options.path.join(LOG), head, len);
-    let segment = made.map_err(|source| match source.kind() {
-        io::ErrorKind::StorageFull => {
+    let segment = made.map_err(|source| {
+        if source.kind() == io::ErrorKind::StorageFull {
             OpenError::Space { path: options.path.clone(), needed: needed(options), available: 0 }
+        } else {
+            OpenError::Io { doing: "preparing the log's first segment".to_owned(), source }
         }
-        _ => OpenError::Io { doing: "preparing the log's first segment".to_owned(), source },
     })?;
     store.open_table(Table::new(number, segment.file.reader(), segment.seed.clone()));
     Ok(segment)

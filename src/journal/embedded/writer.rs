@@ -126,7 +126,7 @@ impl Writer {
         let (number, seed, reader) = (next.head.number, next.seed.clone(), next.file.reader());
         let full = std::mem::replace(&mut self.segment, next);
         let Tip { batch, hash, epoch, boot_id } = self.tip.clone();
-        let ended = Ended { end: full.end, batch, hash, epoch, boot_id };
+        let ended = Ended { end: full.end, previous: full.previous, batch, hash, epoch, boot_id };
         let _ = self.keeper.send(ToKeeper::Rotate { full: Box::new(full), ended, number, seed, reader });
         Ok(())
     }
@@ -137,6 +137,9 @@ impl Writer {
             return Ok(());
         }
         let start = self.segment.end;
+        if start == segment::HEAD_LEN {
+            self.segment.previous = self.tip.hash;
+        }
         let number = self.tip.batch + 1;
         let named = named(entries);
         let trailer = Trailer { epoch: self.tip.epoch, number, previous: self.tip.hash, start, named };
@@ -193,16 +196,23 @@ fn trailer_len(entry: Option<&Entry>) -> u64 {
     }
 }
 
-/// Writes a batch of the engine's own before or after the writer is at work.
-pub(super) fn write_alone(writer: &mut Writer, frames: Vec<(Kind, Vec<u8>)>) -> Result<(), Error> {
+/// Writes a batch of the engine's own before the writer is at work.
+pub(super) fn write_first(writer: &mut Writer, frames: Vec<(Kind, Vec<u8>)>) -> Result<(), Error> {
+    let entries = [own(frames)];
+    writer.make_room(&entries)?;
+    writer.write(&entries)
+}
+
+/// Writes the last batch, after everybody who prepares or seals segments has gone: where there is no room
+/// the segment grows.
+pub(super) fn write_last(writer: &mut Writer, frames: Vec<(Kind, Vec<u8>)>) -> Result<(), Error> {
+    writer.write(&[own(frames)])
+}
+
+fn own(frames: Vec<(Kind, Vec<u8>)>) -> Entry {
     let mut parcel = Parcel::default();
     for (kind, payload) in frames {
         parcel.add(kind, |out| out.extend_from_slice(&payload));
     }
-    if let Some(poisoned) = writer.poison.get() {
-        return Err(poisoned);
-    }
-    let entries = [Entry { parcel: Arc::new(parcel), change: None, done: None }];
-    writer.make_room(&entries)?;
-    writer.write(&entries)
+    Entry { parcel: Arc::new(parcel), change: None, done: None }
 }

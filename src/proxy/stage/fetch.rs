@@ -60,7 +60,9 @@ pub(crate) async fn send(
     }
     let (head, body) = response.into_parts();
     let body = Limited::new(body, REFUSAL_BYTES_MAX);
-    let refusal = body.collect().await.map_err(|error| Error::from_body(error.as_ref()))?.to_bytes();
+    let reading = tokio::time::timeout(call.upstream.idle, body.collect()).await;
+    let refusal = reading.map_err(|_| Error::silent(call.upstream.idle))?;
+    let refusal = refusal.map_err(|error| Error::from_body(error.as_ref()))?.to_bytes();
     if memchr::memmem::find(&refusal, b"stream_options").is_none() {
         return Ok(Response::from_parts(head, Either::Right(Full::new(refusal))));
     }
@@ -161,17 +163,18 @@ pub(crate) async fn read(
     let start = AnswerStart { status: head.status, headers: head.headers };
     let mut taken =
         Taken { feed, announced: false, start: &start, recorded: Some(Vec::new()), len: 0, held: Vec::new() };
-    if headers::content_type(&start.headers).is_some_and(|kind| kind.starts_with("text/event-stream")) {
+    if headers::is_event_stream(&start.headers) && !is_bodiless(call, &start) {
         taken.announce();
     }
     let limit = sidecar.snapshot().limits.recorded_bytes_max;
     let mut pieces = Vec::new();
     let ending = sidecar.tasks.ending();
-    tokio::pin!(ending);
+    let deserted = deserted(sidecar, feed, call.upstream.drain);
+    tokio::pin!(ending, deserted);
     loop {
         let frame = tokio::select! {
             frame = next(&mut body, call.upstream.idle) => frame.map_err(Broken::Upstream)?,
-            () = deserted(sidecar, feed, call.upstream.drain) => return Err(Broken::Deserted),
+            () = &mut deserted => return Err(Broken::Deserted),
             () = &mut ending => return Err(Broken::Stopping),
         };
         let Some(chunk) = frame else { break };
@@ -213,6 +216,13 @@ pub(crate) async fn deserted(sidecar: &Sidecar, feed: &Feed, drain: Duration) {
             return;
         }
     }
+}
+
+/// An answer that ends with its head.
+pub(crate) fn is_bodiless(call: &Call, start: &AnswerStart) -> bool {
+    call.method == http::Method::HEAD
+        || matches!(start.status.as_u16(), 204 | 304)
+        || headers::text(&start.headers, &CONTENT_LENGTH) == Some("0")
 }
 
 /// Where the pieces of an answer go.

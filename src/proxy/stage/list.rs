@@ -13,7 +13,7 @@ use crate::journal::{Batch, Body, Listed, Record, Urgency};
 use crate::model::{EffectClass, Fingerprint, Source};
 use crate::proxy::body::WholeBody;
 use crate::proxy::call::Call;
-use crate::proxy::feed::Feed;
+use crate::proxy::feed::{Feed, Reader};
 use crate::proxy::headers::{self, Said};
 use crate::proxy::refusal;
 use crate::proxy::sidecar::Sidecar;
@@ -69,9 +69,7 @@ async fn live(
     list: &Fingerprint,
 ) -> Result<Departure, Refusal> {
     let fetched = fetch_list(sidecar, enrolled, call).await.map_err(|broken| match broken {
-        Broken::Upstream(error) => {
-            refusal::upstream_failed(&call.upstream.name, &error)
-        }
+        Broken::Upstream(error) => refusal::upstream_failed(&call.upstream.name, &error),
         Broken::Cut(cut) => refusal::cut(&call.upstream.name, &cut.to_string()),
         Broken::Deserted | Broken::Stopping => refusal::stopping(),
     })?;
@@ -80,7 +78,9 @@ async fn live(
     if let Some(served) = served.filter(|_| status::is_result(code)) {
         keep(sidecar, enrolled, call, list, &fetched, served);
     }
-    let body = fetched.recorded.unwrap_or_default();
+    let Some(body) = fetched.recorded else {
+        return Err(refusal::cut(&call.upstream.name, "its list is longer than what is recorded"));
+    };
     Ok(depart(enrolled, fetched.start.status, fetched.start.headers, body, Source::Live))
 }
 
@@ -95,8 +95,10 @@ async fn fetch_list(sidecar: &Arc<Sidecar>, enrolled: &Enrolled, call: &Call) ->
             .map_err(Broken::Upstream)?;
         response = fetch::send(call, &mut outbound, EffectClass::Read).await.map_err(Broken::Upstream)?;
     }
-    // Nobody reads this feed: a list is short and goes out in one piece.
-    fetch::read(sidecar, call, false, response, &Arc::new(Feed::default())).await
+    // A list is short and goes out in one piece; its caller counts as the reader of a feed nobody shows.
+    let feed = Arc::new(Feed::default());
+    let _waiting = Reader::new(Arc::clone(&feed), Arc::clone(&sidecar.clock));
+    fetch::read(sidecar, call, false, response, &feed).await
 }
 
 /// Records what the agent is about to be shown. Rides: a lost list is only asked for again.

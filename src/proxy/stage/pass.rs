@@ -65,10 +65,9 @@ pub(crate) async fn metered(sidecar: &Arc<Sidecar>, call: &Call) -> Result<Depar
     if !matches!(call.inspected.operation.channel, Channel::Step(CallKind::Llm)) {
         outbound.headers = headers::outbound(&call.headers, false);
     }
-    let response =
-        fetch::send(call, &mut outbound, call.inspected.operation.class).await.map_err(|error| {
-            refusal::upstream_failed(&call.upstream.name, &error)
-        })?;
+    let response = fetch::send(call, &mut outbound, call.inspected.operation.class)
+        .await
+        .map_err(|error| refusal::upstream_failed(&call.upstream.name, &error))?;
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
     if outbound.asked_usage {
@@ -112,9 +111,9 @@ pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Resu
         return Ok(departure);
     }
     let mut outgoing = headers::outbound(&call.headers, false);
-    session::put(sidecar, run, call, &mut outgoing).await.map_err(|error| {
-        refusal::upstream_failed(&call.upstream.name, &error)
-    })?;
+    session::put(sidecar, run, call, &mut outgoing)
+        .await
+        .map_err(|error| refusal::upstream_failed(&call.upstream.name, &error))?;
     let body = http_body_util::Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
     let response = forward(&call.upstream, fetch::request(&call.upstream, call, outgoing, body)).await?;
     if ends && response.status().is_success() {

@@ -217,7 +217,9 @@ fn use_step(
     let known =
         sidecar.journal.usage(key, enrolled.attempt, step).map_err(|error| refusal::journal(&error))?;
     if served_here || known.is_some() {
-        return Ok(None);
+        // INVARIANT: what a failed flush has lost is not served. An empty commit asks without writing.
+        let asked = sidecar.journal.commit(key, sidecar.journal.epoch(), Batch::default(), Urgency::Ride);
+        return asked.map(|_| None).map_err(|error| refusal::journal(&error));
     }
     let record = Record::Redelivered { step, attempt: enrolled.attempt, at: sidecar.clock.now() };
     let urgency = if durable { Urgency::Now } else { Urgency::Ride };

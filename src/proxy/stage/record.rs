@@ -28,9 +28,9 @@ pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, call: Call, ask
     let begun = sidecar.clock.now();
     let work =
         Work { sidecar: &sidecar, run: &run, feed: &feed, call: &call, asked, step, tried, possibly_billed };
+    let ends = Ends { run: &run, feed: &feed, step };
     let told = work.run(intent).await;
-    // Only now may an equal request be answered from the journal instead of joining.
-    run.state.lock().running.remove(&step);
+    drop(ends);
     sidecar.metrics.step(&StepEvent {
         kind: asked.kind,
         source: Source::Live,
@@ -66,6 +66,27 @@ struct Work<'a> {
     possibly_billed: bool,
 }
 
+/// A call that was not sent, for a reason of ours.
+fn held(why: &str) -> upstream::Error {
+    upstream::Error { class: FailureClass::Reset, not_sent: true, tls: false, detail: why.to_owned() }
+}
+
+/// Ends a step that a defect of ours left without an end: its agents would wait for ever.
+struct Ends<'a> {
+    run: &'a Run,
+    feed: &'a Feed,
+    step: StepIndex,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        // Does nothing where the end has been said.
+        self.feed.refuse(refusal::internal());
+        // Only now may an equal request be answered from the journal instead of joining.
+        self.run.state.lock().running.remove(&self.step);
+    }
+}
+
 /// A try that came to nothing.
 struct Failure {
     class: FailureClass,
@@ -76,12 +97,10 @@ struct Failure {
 
 impl Work<'_> {
     async fn run(&self, intent: Ticket) -> Told {
-        // INVARIANT: the intent of an effect is durable before its first byte leaves; a read's may ride.
         if self.asked.class == EffectClass::Effect
-            && let Err(error) = self.may_leave(intent).await
+            && let Err(told) = self.may_leave(intent).await
         {
-            self.feed.refuse(refusal::journal(&error));
-            return Told::only(StepState::Refused);
+            return told;
         }
         let mut outbound = fetch::outbound(self.call);
         let response = match self.send(&mut outbound).await {
@@ -94,20 +113,52 @@ impl Work<'_> {
         }
     }
 
-    async fn may_leave(&self, intent: Ticket) -> Result<(), journal::Error> {
-        self.durable(intent).await?;
-        self.wait_for_callers().await;
+    /// Waits until an effect may be sent. `Err`: it may not, and the agent has been told so.
+    async fn may_leave(&self, intent: Ticket) -> Result<(), Told> {
+        // INVARIANT: the intent of an effect is durable before its first byte leaves; a read's may ride.
+        if let Err(error) = self.durable(intent).await {
+            self.feed.refuse(refusal::journal(&error));
+            return Err(Told::only(StepState::Refused));
+        }
+        if let Err(error) = self.wait_for_callers().await {
+            return Err(self.broken(Broken::Upstream(error)).await);
+        }
         // An owner that was taken over meanwhile sends nothing: an empty commit asks without writing.
         let journal = &self.sidecar.journal;
-        journal.commit(&self.run.key, journal.epoch(), Batch::default(), Urgency::Ride).map(drop)
+        let asked = journal.commit(&self.run.key, journal.epoch(), Batch::default(), Urgency::Ride);
+        if let Err(error) = asked {
+            self.feed.refuse(refusal::journal(&error));
+            return Err(Told::only(StepState::Refused));
+        }
+        Ok(())
     }
 
     /// Some agents start a tool as soon as its arguments are there, while the model still streams. If that
-    /// answer were lost, the restarted agent would get another one and call something else besides.
-    async fn wait_for_callers(&self) {
-        let caller = || self.run.state.lock().running.values().find(|feed| feed.calls_tools()).cloned();
-        while let Some(feed) = caller() {
-            feed.ended().await;
+    /// answer is lost, the agent asks again, gets another one and calls something else besides; so the call
+    /// waits for the answer's outcome, and is not sent without one.
+    async fn wait_for_callers(&self) -> Result<(), upstream::Error> {
+        let ending = self.sidecar.tasks.ending();
+        tokio::pin!(ending);
+        loop {
+            let caller = {
+                let state = self.run.state.lock();
+                let calling = state.running.iter().find(|(_, feed)| feed.calls_tools());
+                calling.map(|(step, feed)| (*step, Arc::clone(feed)))
+            };
+            let Some((step, feed)) = caller else { return Ok(()) };
+            tokio::select! {
+                () = feed.ended() => {}
+                () = &mut ending => return Err(held("the sidecar stopped")),
+                () = tokio::time::sleep(self.call.upstream.idle) => {
+                    return Err(held("the model's answer that calls this tool does not end"));
+                }
+            }
+            let outcome = self.sidecar.journal.step(&self.run.key, step);
+            let completed =
+                outcome.is_ok_and(|step| step.is_some_and(|step| step.summary.state == StepState::Completed));
+            if !completed {
+                return Err(held("the model's answer that calls this tool broke off"));
+            }
             // The step leaves the running ones right after its feed has ended.
             tokio::task::yield_now().await;
         }
@@ -122,6 +173,9 @@ impl Work<'_> {
 
     /// Up to the head of the answer; a dead MCP session is opened again once.
     async fn send(&self, outbound: &mut Outbound) -> Result<Response<AnswerBody>, Broken> {
+        if self.sidecar.tasks.is_ending() {
+            return Err(Broken::Upstream(held("the sidecar stopped")));
+        }
         let sending = async {
             let used = session::put(self.sidecar, self.run, self.call, &mut outbound.headers).await?;
             let response = fetch::send(self.call, outbound, self.asked.class).await?;
@@ -219,9 +273,7 @@ impl Work<'_> {
 
     /// Hands the end of the answer to the agent.
     fn release(&self, fetched: Fetched) {
-        self.feed.start(fetched.start);
-        fetched.held.into_iter().for_each(|bytes| self.feed.push(bytes));
-        self.feed.complete();
+        self.feed.release(fetched.start, fetched.held);
     }
 
     async fn broken(&self, broken: Broken) -> Told {
@@ -231,9 +283,10 @@ impl Work<'_> {
         let error = match broken {
             Broken::Upstream(error) => error,
             Broken::Cut(cut) => upstream::Error::early(FailureClass::Cut, cut.to_string()),
-            Broken::Deserted => {
-                upstream::Error::early(FailureClass::Timeout, "the agent left and the time to read on was over")
-            }
+            Broken::Deserted => upstream::Error::early(
+                FailureClass::Timeout,
+                "the agent left and the time to read on was over",
+            ),
             Broken::Stopping => upstream::Error::early(FailureClass::Reset, "the sidecar stopped"),
         };
         tracing::warn!(

@@ -19,6 +19,7 @@ use crate::telemetry::event::StepEvent;
 use crate::wire::mcp::{self, Served as Framing};
 use crate::wire::refusal::Refusal;
 
+use super::fetch;
 use super::recall::Served;
 
 /// An answer and the way to say that it arrived.
@@ -59,7 +60,7 @@ pub(crate) async fn replayed(
         duration_ms: sidecar.clock.now().since_ms(from),
     });
     say(&mut headers, &served, Source::Replay);
-    let at_end = at_end(sidecar, served);
+    let at_end = at_end(sidecar, served, call);
     let body = if bodiless { Bytes::new() } else { body };
     let mut departure = Response::new(WholeBody::new(body, Some(at_end)).boxed_unsync());
     *departure.status_mut() = StatusCode::from_u16(completed.status).map_err(|_| refusal::internal())?;
@@ -87,10 +88,10 @@ pub(crate) async fn running(
 ) -> Result<Departure, Refusal> {
     let reader = Reader::new(feed, Arc::clone(&sidecar.clock));
     let start = reader.start().await?;
+    let bodiless = fetch::is_bodiless(call, &start);
     let mut headers = start.headers;
     say(&mut headers, &served, source);
-    let bodiless = call.method == Method::HEAD || matches!(start.status.as_u16(), 204 | 304);
-    let at_end = at_end(sidecar, served);
+    let at_end = at_end(sidecar, served, call);
     // Nobody polls the body of an answer that has none. Its head is out only when it is recorded.
     let body = if bodiless {
         WholeBody::new(Bytes::new(), Some(at_end)).boxed_unsync()
@@ -142,9 +143,19 @@ fn say(headers: &mut HeaderMap, served: &Served, source: Source) {
     headers::say(headers, &said);
 }
 
-/// What happens when the end of the answer has been handed over. Dropped unused, the exchange is lost.
-fn at_end(sidecar: &Arc<Sidecar>, served: Served) -> AtEnd {
-    let sidecar = Arc::clone(sidecar);
+/// What happens when the end of the answer has been handed over: it is delivered once the connection has
+/// written it. Dropped unused, the exchange is lost.
+fn at_end(sidecar: &Arc<Sidecar>, served: Served, call: &Call) -> AtEnd {
+    let handed = Arc::clone(call.connection.handed());
+    let mark = Arc::clone(&served.guard.0);
+    let delivered = delivered(Arc::clone(sidecar), served);
+    Box::new(move || {
+        mark.handed();
+        handed.add(delivered);
+    })
+}
+
+fn delivered(sidecar: Arc<Sidecar>, served: Served) -> AtEnd {
     Box::new(move || {
         served.guard.0.delivered();
         if let Some(live) = served.run.state.lock().attempt.as_mut().filter(|live| live.id == served.attempt)

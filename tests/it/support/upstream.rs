@@ -198,8 +198,9 @@ impl std::fmt::Debug for Upstream {
 
 impl Upstream {
     pub(crate) fn start(handler: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Self {
-        let address = ports::free();
-        Self::on(TcpListener::bind(address).unwrap(), handler)
+        // Somebody else may take a port between the look and the call.
+        let listener = (0..100).find_map(|_| TcpListener::bind(ports::free()).ok());
+        Self::on(listener.expect("a free port"), handler)
     }
 
     /// An upstream on a socket that listens already.

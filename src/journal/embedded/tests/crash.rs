@@ -13,7 +13,7 @@ use super::*;
 struct Written {
     dir: tempfile::TempDir,
     /// The last segment, and where its batches end, with the number of commits whole there.
-    segment: std::path::PathBuf,
+    segment: PathBuf,
     ends: Vec<(u64, usize)>,
     ops: Vec<Op>,
 }
@@ -48,8 +48,7 @@ fn end(path: &Path) -> u64 {
 
 /// Opens the journal as it is when the log ends at `cut`: to look at it, and unless that is all, to go on.
 fn check_cut(written: &Written, cut: u64, only_look: bool) {
-    let whole = fs::read(&written.segment).unwrap();
-    let mut bytes = whole.clone();
+    let mut bytes = fs::read(&written.segment).unwrap();
     bytes[cut as usize..].fill(0);
     let path = written.dir.path().join("cut");
     let _ = fs::remove_dir_all(&path);

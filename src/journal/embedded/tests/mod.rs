@@ -8,9 +8,11 @@ mod powercut;
 mod random;
 mod script;
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::super::conformance::{self, Fixture, Ticks};
 use super::*;
@@ -34,28 +36,46 @@ fn open(path: &Path) -> Embedded {
     Embedded::open(options(path)).unwrap().0
 }
 
-/// A copy of a journal's directory, as a process that died leaves it.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else if let Err(error) = fs::copy(entry.path(), &to) {
-            // The engine lives on while it is copied, and removes and renames files of its own.
-            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+/// Every file under `path`, with its bytes and its time of last change.
+fn files(path: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if let (Ok(bytes), Ok(meta)) = (fs::read(&path), fs::metadata(&path)) {
+            // Where the engine is at work, a file may be gone again.
+            found.insert(path, (bytes, meta.modified().unwrap()));
         }
+    }
+    found
+}
+
+/// A copy of a journal's directory, as a process that died leaves it: at one moment, so it is made again
+/// while the engine's threads still change something.
+fn copy(from: &Path, to: &Path) {
+    let mut all = files(from);
+    loop {
+        let again = files(from);
+        if again == all {
+            break;
+        }
+        all = again;
+    }
+    for (path, (bytes, _)) in all {
+        let to = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::write(to, bytes).unwrap();
     }
 }
 
 /// The last segment with anything in it.
-fn last_written(path: &Path) -> std::path::PathBuf {
+fn last_written(path: &Path) -> PathBuf {
     let mut segments =
         fs::read_dir(path.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
     segments.sort();
-    let written = |path: &std::path::PathBuf| fs::read(path).unwrap()[64..].iter().any(|byte| *byte != 0);
+    let written = |path: &PathBuf| fs::read(path).unwrap()[64..].iter().any(|byte| *byte != 0);
     segments.into_iter().rfind(written).unwrap()
 }
 

@@ -80,7 +80,7 @@ impl Script {
         self.bodies.extend(bodies.iter().cloned());
         let batch = Batch { records, bodies };
         let key = keys()[usize::from(op.workflow)].clone();
-        let _ = self.model.commit(&key, self.model.epoch(), batch.clone(), Urgency::Now).unwrap();
+        drop(self.model.commit(&key, self.model.epoch(), batch.clone(), Urgency::Now).unwrap());
         (key, batch)
     }
 
