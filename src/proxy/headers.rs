@@ -140,15 +140,12 @@ mod tests {
             ("idempotency-key", "k"),
             ("x-unknown", "  kept \u{e9}"),
         ] {
-            headers.append(
-                HeaderName::try_from(name).unwrap(),
-                HeaderValue::from_str(value)
-                    .unwrap_or_else(|_| HeaderValue::from_bytes(value.as_bytes()).unwrap()),
-            );
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         strip(&mut headers);
-        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["traceparent", "idempotency-key", "x-unknown"]);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["idempotency-key", "traceparent", "x-unknown"]);
     }
 
     #[test]

@@ -21,8 +21,6 @@ mod scan;
 mod segment;
 mod start;
 mod store;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 use std::collections::HashMap;
@@ -393,3 +391,6 @@ impl Journal for Embedded {
         writer::write_last(&mut writer, vec![(Kind::Stopped, frame::cbor(&stopped))])
     }
 }
+
+#[cfg(test)]
+mod tests;
