@@ -2,9 +2,9 @@
 //! together again with their BLAKE3 verified. Knows nothing of files.
 //!
 //! A stored body is its length (8 bytes), its form (1 byte) and the data. A recipe's data is the number of
-//! parts, then for each part the length of the literal bytes before it and its hash, then the length of
-//! the literal bytes after the last one, then all literal bytes. Numbers are little-endian, lengths inside
-//! a recipe have 4 bytes.
+//! parts, then for each part the length of the literal bytes before it, its hash, and the segment it is
+//! likely in, then the length of the literal bytes after the last one, then all literal bytes. Numbers are
+//! little-endian, with 4 bytes inside a recipe.
 
 use std::fmt;
 use std::io;
@@ -17,8 +17,11 @@ use crate::model::BodyHash;
 
 use super::{Body, Error};
 
-/// Parts shorter than this stay literal: a reference costs 36 bytes and a frame of its own.
+/// Parts shorter than this stay literal: a reference costs 40 bytes and a frame of its own.
 const PART_LEN_MIN: usize = 64;
+
+/// What a part takes in a recipe.
+const REFERENCE_LEN: usize = 40;
 
 /// Less than this is stored as it is.
 const COMPRESS_LEN_MIN: usize = 128;
@@ -34,6 +37,9 @@ const COMPRESSORS_MAX: usize = 2;
 
 /// The level at which compression costs less than writing what it saves.
 const LEVEL: i32 = 1;
+
+/// In place of the segment of a part that is stored together with its recipe.
+const WITH_ITS_RECIPE: u32 = 0;
 
 const WHOLE: u8 = 0;
 const RECIPE: u8 = 2;
@@ -81,6 +87,15 @@ pub(super) struct Packed {
     pub(super) stored: Vec<u8>,
 }
 
+/// What is in the log already.
+pub(super) trait Stored {
+    /// Whether a body is, near to where the next record will be.
+    fn has_near(&self, hash: &BodyHash) -> bool;
+
+    /// The segment a body is likely in, if it is in one.
+    fn segment_of(&self, hash: &BodyHash) -> Option<u32>;
+}
+
 /// Turns bodies into what the log stores.
 #[derive(Default)]
 pub(super) struct Packer {
@@ -94,19 +109,15 @@ impl fmt::Debug for Packer {
 }
 
 impl Packer {
-    /// What has to be stored so that `body` can be read: itself and its parts, without what `is_stored`
+    /// What has to be stored so that `body` can be read: itself and its parts, without what is stored
     /// already. Parts come before what is made of them.
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] when its parts are not ascending and disjoint.
-    pub(super) fn pack(
-        &self,
-        body: &Body,
-        is_stored: &mut dyn FnMut(&BodyHash) -> bool,
-    ) -> Result<Vec<Packed>, Error> {
+    pub(super) fn pack(&self, body: &Body, log: &dyn Stored) -> Result<Vec<Packed>, Error> {
         parts_in_order(body)?;
-        let mut packed = Vec::new();
-        if is_stored(&body.hash) {
+        let mut packed = Vec::<Packed>::new();
+        if log.has_near(&body.hash) {
             return Ok(packed);
         }
         let worth = |len: usize| len >= PART_LEN_MIN && len < body.bytes.len();
@@ -120,12 +131,14 @@ impl Packer {
         for part in parts {
             let bytes = body.bytes.get(part.clone()).unwrap_or_default();
             let hash = BodyHash(*blake3::hash(bytes).as_bytes());
-            if !is_stored(&hash) {
+            let segment = log.segment_of(&hash);
+            if segment.is_none() && packed.iter().all(|packed| packed.hash != hash) {
                 packed.push(self.one(hash, WHOLE, bytes.len(), bytes));
             }
             let between = body.bytes.get(end..part.start).unwrap_or_default();
             put_len(&mut listed, between.len());
             listed.extend_from_slice(&hash.0);
+            listed.extend_from_slice(&segment.unwrap_or(WITH_ITS_RECIPE).to_le_bytes());
             literal.extend_from_slice(between);
             count += 1;
             end = part.end;
@@ -173,29 +186,36 @@ fn put_len(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
 }
 
-/// The body `hash` out of what the log stores under it; `fetch` finds what is stored under a part's hash.
+/// A body as it was found in the log.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) stored: Vec<u8>,
+    /// Where it was.
+    pub(super) segment: u32,
+}
+
+/// Finds what is stored under a hash, likely in the segment named.
+pub(super) type Fetch<'a> = &'a dyn Fn(&BodyHash, u32) -> Result<Found, Error>;
+
+/// The body `hash` out of what was found under it; `fetch` finds its parts.
 ///
 /// # Errors
 /// [`Error::Body`] when it is not what it was, and whatever `fetch` reports.
-pub(super) fn unpack(
-    hash: &BodyHash,
-    stored: &[u8],
-    fetch: &dyn Fn(&BodyHash) -> Result<Vec<u8>, Error>,
-) -> Result<Bytes, Error> {
+pub(super) fn unpack(hash: &BodyHash, found: &Found, fetch: Fetch<'_>) -> Result<Bytes, Error> {
     let mut bytes = Vec::new();
-    append(hash, stored, fetch, &mut bytes, 0)?;
+    append(hash, found, fetch, &mut bytes, 0)?;
     verified(hash, Bytes::from(bytes))
 }
 
 fn append(
     hash: &BodyHash,
-    stored: &[u8],
-    fetch: &dyn Fn(&BodyHash) -> Result<Vec<u8>, Error>,
+    found: &Found,
+    fetch: Fetch<'_>,
     out: &mut Vec<u8>,
     depth: usize,
 ) -> Result<(), Error> {
     let broken = || damaged(hash);
-    let (len, rest) = stored.split_first_chunk().ok_or_else(broken)?;
+    let (len, rest) = found.stored.split_first_chunk().ok_or_else(broken)?;
     let (form, data) = rest.split_first().ok_or_else(broken)?;
     let len = u64::from_le_bytes(*len);
     if len > LEN_MAX || depth > DEPTH_MAX || form & !(COMPRESSED | RECIPE) != 0 {
@@ -206,8 +226,9 @@ fn append(
     let data = if form & COMPRESSED == 0 {
         data
     } else {
-        // A recipe can be longer than its body: 36 bytes for every part.
-        decompressed = decompress(data, len + len / PART_LEN_MIN * 36 + 64).map_err(|_| broken())?;
+        // A recipe can be longer than its body.
+        let len_max = len + (len / PART_LEN_MIN + 2) * REFERENCE_LEN;
+        decompressed = decompress(data, len_max).map_err(|_| broken())?;
         &decompressed
     };
     if form & RECIPE == 0 {
@@ -216,15 +237,21 @@ fn append(
     }
     let (count, mut listed) = data.split_first_chunk().ok_or_else(broken)?;
     let count = u32::from_le_bytes(*count) as usize;
-    let mut literal = listed.get(count.saturating_mul(36).saturating_add(4)..).ok_or_else(broken)?;
+    let literal_at = count.saturating_mul(REFERENCE_LEN).saturating_add(4);
+    let mut literal = listed.get(literal_at..).ok_or_else(broken)?;
     for _ in 0..count {
         let (between, rest) = listed.split_first_chunk().ok_or_else(broken)?;
         let (part, rest) = rest.split_first_chunk().ok_or_else(broken)?;
+        let (segment, rest) = rest.split_first_chunk().ok_or_else(broken)?;
         let (now, later) =
             literal.split_at_checked(u32::from_le_bytes(*between) as usize).ok_or_else(broken)?;
         out.extend_from_slice(now);
+        let segment = match u32::from_le_bytes(*segment) {
+            WITH_ITS_RECIPE => found.segment,
+            segment => segment,
+        };
         let part = BodyHash(*part);
-        append(&part, &fetch(&part)?, fetch, out, depth + 1)?;
+        append(&part, &fetch(&part, segment)?, fetch, out, depth + 1)?;
         (listed, literal) = (rest, later);
     }
     out.extend_from_slice(literal);
@@ -248,21 +275,32 @@ mod tests {
     #[derive(Default)]
     struct Shelf(HashMap<BodyHash, Vec<u8>>);
 
+    impl Stored for Shelf {
+        fn has_near(&self, hash: &BodyHash) -> bool {
+            self.0.contains_key(hash)
+        }
+
+        fn segment_of(&self, hash: &BodyHash) -> Option<u32> {
+            self.0.contains_key(hash).then_some(7)
+        }
+    }
+
     impl Shelf {
         /// Bytes that storing `body` took.
         fn put(&mut self, packer: &Packer, body: &Body) -> usize {
-            let packed = packer.pack(body, &mut |hash| self.0.contains_key(hash)).unwrap();
+            let packed = packer.pack(body, self).unwrap();
             let len = packed.iter().map(|packed| packed.stored.len()).sum();
             self.0.extend(packed.into_iter().map(|packed| (packed.hash, packed.stored)));
             len
         }
 
-        fn fetch(&self, hash: &BodyHash) -> Result<Vec<u8>, Error> {
-            self.0.get(hash).cloned().ok_or(Error::Body { hash: *hash, what: "not there" })
+        fn fetch(&self, hash: &BodyHash) -> Result<Found, Error> {
+            let stored = self.0.get(hash).cloned().ok_or(Error::Body { hash: *hash, what: "not there" })?;
+            Ok(Found { stored, segment: 7 })
         }
 
         fn take(&self, hash: &BodyHash) -> Result<Bytes, Error> {
-            unpack(hash, &self.fetch(hash)?, &|part| self.fetch(part))
+            unpack(hash, &self.fetch(hash)?, &|part, _| self.fetch(part))
         }
     }
 
@@ -282,7 +320,12 @@ mod tests {
             let (mut shelf, packer) = (Shelf::default(), Packer::default());
             let body = cut(&bytes, &cuts);
             shelf.put(&packer, &body);
-            prop_assert_eq!(shelf.take(&body.hash).unwrap(), &body.bytes);
+            let fetch = |part: &BodyHash, segment| {
+                assert_eq!(segment, 7, "where it was said to be");
+                shelf.fetch(part)
+            };
+            let unpacked = unpack(&body.hash, &shelf.fetch(&body.hash).unwrap(), &fetch);
+            prop_assert_eq!(unpacked.unwrap(), &body.bytes);
             prop_assert_eq!(shelf.put(&packer, &body), 0);
         }
 
@@ -324,8 +367,8 @@ mod tests {
             costs.push(shelf.put(&packer, &body));
             assert_eq!(shelf.take(&body.hash).unwrap(), body.bytes);
         }
-        // A message and 36 bytes for each one before it, not the whole talk again.
-        assert!(costs[49] < costs[0] + 50 * 40, "{costs:?}");
+        // A message and 40 bytes for each one before it, not the whole talk again.
+        assert!(costs[49] < costs[0] + 50 * 44, "{costs:?}");
         assert!(talk.len() > 40 * costs[49], "{} bytes cost {costs:?}", talk.len());
     }
 
@@ -348,7 +391,7 @@ mod tests {
             vec![300..400, 0..100],
             std::iter::once(backwards).collect(),
         ] {
-            let refused = Packer::default().pack(&Body { parts, ..whole.clone() }, &mut |_| false);
+            let refused = Packer::default().pack(&Body { parts, ..whole.clone() }, &Shelf::default());
             assert!(matches!(refused, Err(Error::OutOfOrder(_))), "{refused:?}");
         }
     }

@@ -58,7 +58,7 @@ pub enum Urgency {
     Ride,
 }
 
-/// A body to be stored under its hash. Storing the same bytes again costs nothing.
+/// A body to be stored under its hash. What was stored a short while ago is not stored again.
 #[derive(Clone, Debug)]
 pub struct Body {
     /// BLAKE3 of `bytes`.

@@ -1,7 +1,6 @@
 //! The footer of a sealed segment: its rows in sorted, compressed blocks, a directory over them, and 32
 //! bytes at the very end by which it is found. Whoever has the footer need not read the segment's records.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -12,7 +11,7 @@ use zstd::bulk;
 
 use super::disk::{self, LogFile};
 use super::frame::{self, Kind, Seed};
-use super::row::{self, Place, Rows, Short};
+use super::row::{self, Place, Rows, Sheet, Short};
 use super::segment;
 
 /// Bytes of rows per block before compression: what one look-up reads.
@@ -52,14 +51,12 @@ struct Directory {
     epoch: u64,
     #[n(6)]
     blocks: Vec<Block>,
-    #[n(7)]
-    prints: Place,
-    /// Name, start and number of its prints, for each workflow with records in the segment.
-    #[cbor(n(8), with = "minicbor::bytes")]
+    /// The names of the workflows with records in the segment, in order.
+    #[cbor(n(7), with = "minicbor::bytes")]
     workflows: Vec<u8>,
-    #[n(9)]
+    #[n(8)]
     boot_id: String,
-    #[cbor(n(10), with = "minicbor::bytes")]
+    #[cbor(n(9), with = "minicbor::bytes")]
     previous: [u8; 32],
 }
 
@@ -82,18 +79,26 @@ pub(super) fn write(file: &LogFile, head: &segment::Head, ended: &Ended, rows: &
     let mut blocks = Vec::new();
     let mut block = Vec::new();
     let mut first = None;
-    for (key, value) in rows {
-        first.get_or_insert_with(|| key.clone());
-        put_row(&mut block, key, value);
-        if block.len() >= BLOCK_LEN {
+    let sheets = Sheet::of(rows);
+    let mut names = Vec::with_capacity(sheets.len() * Short::LEN);
+    let mut sheet_rows = Vec::with_capacity(sheets.len());
+    for (workflow, sheet) in sheets {
+        names.extend_from_slice(&workflow.0);
+        sheet_rows.push((row::sheet_key(workflow), sheet.value()));
+    }
+    // No table has a row that would stand behind a sheet.
+    let sheets = sheet_rows.iter().map(|(key, value)| (key, value));
+    for (key, value) in rows.iter().filter(|(key, _)| !row::is_on_sheet(key)).chain(sheets) {
+        // A row that is long by itself does not make others long to read.
+        if !block.is_empty() && block.len() + key.len() + value.len() > BLOCK_LEN {
             blocks.push(out.block(&mut block, &mut first)?);
         }
+        first.get_or_insert_with(|| key.clone());
+        put_row(&mut block, key, value);
     }
     if !block.is_empty() {
         blocks.push(out.block(&mut block, &mut first)?);
     }
-    let (prints, workflows) = prints(rows);
-    let prints = out.put(Kind::Prints, &prints)?;
     let directory = Directory {
         segment: head.number,
         end: ended.end,
@@ -101,8 +106,7 @@ pub(super) fn write(file: &LogFile, head: &segment::Head, ended: &Ended, rows: &
         hash: ended.hash,
         epoch: ended.epoch,
         blocks,
-        prints,
-        workflows,
+        workflows: names,
         boot_id: ended.boot_id.clone(),
         previous: ended.previous,
     };
@@ -160,27 +164,6 @@ fn next_row<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     Some((key, value))
 }
 
-/// The marks of all fingerprints, workflow by workflow, and where each workflow's begin.
-fn prints(rows: &Rows) -> (Vec<u8>, Vec<u8>) {
-    let mut workflows = rows
-        .range(row::HEADS.to_vec()..)
-        .map_while(|(key, _)| row::headed(key))
-        .map(|workflow| (workflow, Vec::new()))
-        .collect::<BTreeMap<_, _>>();
-    for (workflow, mark) in rows.keys().filter_map(|key| row::printed(key)) {
-        workflows.entry(workflow).or_default().push(mark);
-    }
-    let (mut prints, mut named) = (Vec::new(), Vec::new());
-    for (workflow, marks) in workflows {
-        named.extend_from_slice(&workflow.0);
-        for number in [prints.len() / 8, marks.len()] {
-            named.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
-        }
-        prints.extend(marks.iter().flat_map(|mark| mark.to_le_bytes()));
-    }
-    (prints, named)
-}
-
 fn tail(seal: u64, salt: [u8; 8]) -> [u8; TAIL_LEN] {
     let front = [TAIL_MAGIC, seal.to_le_bytes(), salt].concat();
     let crc = u64::from(crc32fast::hash(&front));
@@ -199,8 +182,7 @@ pub(super) struct Sealed {
     file: Arc<File>,
     seed: Seed,
     blocks: Vec<Block>,
-    prints: Place,
-    workflows: Vec<(Short, u32, u32)>,
+    workflows: Vec<Short>,
 }
 
 impl Sealed {
@@ -222,16 +204,15 @@ impl Sealed {
             .and_then(|frame| frame::uncbor::<Directory>(frame.payload))
             .filter(|directory| directory.segment == number);
         let Some(directory) = directory else { return Ok(None) };
-        let Directory { end, batch, hash, epoch, blocks, prints, workflows, boot_id, previous, .. } =
-            directory;
-        let workflows = read_workflows(&workflows);
+        let Directory { end, batch, hash, epoch, blocks, workflows, boot_id, previous, .. } = directory;
+        let workflows = workflows.as_chunks().0.iter().map(|name| Short(*name)).collect();
         let ended = Ended { end, previous, batch, hash, epoch, boot_id };
-        Ok(Some(Self { number, ended, file: Arc::new(file), seed, blocks, prints, workflows }))
+        Ok(Some(Self { number, ended, file: Arc::new(file), seed, blocks, workflows }))
     }
 
     /// The workflows with records in the segment.
     pub(super) fn workflows(&self) -> impl Iterator<Item = Short> {
-        self.workflows.iter().map(|(workflow, ..)| *workflow)
+        self.workflows.iter().copied()
     }
 
     /// The payload of one of the segment's frames; `None` when it is not whole or of another kind.
@@ -270,28 +251,17 @@ impl Sealed {
         Ok(())
     }
 
-    /// The marks of a workflow's fingerprints in this segment, one for each step they were recorded for.
-    pub(super) fn marks(&self, workflow: Short) -> io::Result<Vec<u64>> {
-        let Ok(at) = self.workflows.binary_search_by_key(&workflow, |(workflow, ..)| *workflow) else {
-            return Ok(Vec::new());
-        };
-        let Some((_, start, len)) = self.workflows.get(at).filter(|(_, _, len)| *len > 0) else {
-            return Ok(Vec::new());
-        };
-        let prints = self.payload(self.prints, Kind::Prints)?.ok_or_else(|| self.broken())?;
-        let (marks, _) = prints.as_chunks::<8>();
-        let marks = marks.iter().skip(*start as usize).take(*len as usize);
-        Ok(marks.map(|mark| u64::from_le_bytes(*mark)).collect())
+    /// What the segment says of a workflow.
+    pub(super) fn sheet(&self, workflow: Short) -> io::Result<Option<Sheet>> {
+        let Some(value) = self.get(&row::sheet_key(workflow))? else { return Ok(None) };
+        Sheet::read(&value).map(Some).ok_or_else(|| self.broken())
     }
 
-    /// Every row, block by block.
-    pub(super) fn rows(&self) -> impl Iterator<Item = io::Result<Vec<(Vec<u8>, Vec<u8>)>>> {
-        self.blocks.iter().map(|block| {
-            let rows = self.block(block)?;
-            let mut rest = rows.as_slice();
-            let next = || next_row(&mut rest).map(|(key, value)| (key.to_vec(), value.to_vec()));
-            Ok(std::iter::from_fn(next).collect())
-        })
+    /// All sheets with the workflows they are of, as they are stored.
+    pub(super) fn sheets(&self) -> io::Result<Vec<(Short, Vec<u8>)>> {
+        let mut found = Rows::new();
+        self.prefix(row::SHEETS, &mut found)?;
+        Ok(found.into_iter().filter_map(|(key, value)| Some((row::sheet_of(&key)?, value))).collect())
     }
 
     fn block(&self, block: &Block) -> io::Result<Vec<u8>> {
@@ -317,17 +287,6 @@ fn read_tail(bytes: &[u8]) -> Option<(u64, [u8; 8])> {
     (*magic == TAIL_MAGIC && tail(seal, *salt) == bytes).then_some((seal, *salt))
 }
 
-fn read_workflows(bytes: &[u8]) -> Vec<(Short, u32, u32)> {
-    let (entries, _) = bytes.as_chunks::<{ Short::LEN + 8 }>();
-    let read = |entry: &[u8; Short::LEN + 8]| {
-        let (short, rest) = entry.split_first_chunk()?;
-        let (start, rest) = rest.split_first_chunk()?;
-        let (len, _) = rest.split_first_chunk()?;
-        Some((Short(*short), u32::from_le_bytes(*start), u32::from_le_bytes(*len)))
-    };
-    entries.iter().filter_map(read).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::conformance::{key, print, step};
@@ -342,10 +301,10 @@ mod tests {
         let mut rows = Rows::new();
         for name in ["a", "b"] {
             let short = Short::of(&key(name));
-            rows.insert(row::head_key(short), name.as_bytes().to_vec());
             for number in 1..=800 {
                 rows.insert(row::print_key(short, &print(number % 400), step(number)), Vec::new());
                 rows.insert(row::step_key(short, step(number)), format!("{name}{number}").into_bytes());
+                rows.insert(row::record_key(short, number), name.as_bytes().to_vec());
             }
         }
         rows
@@ -366,7 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sealed = sealed(dir.path());
         assert!(sealed.blocks.len() > 3, "the rows fill several blocks");
-        for (key, value) in rows() {
+        for (key, value) in rows().into_iter().filter(|(key, _)| !row::is_on_sheet(key)) {
             assert_eq!(sealed.get(&key).unwrap(), Some(value));
         }
         let short = Short::of(&key("a"));
@@ -374,22 +333,23 @@ mod tests {
         assert_eq!(sealed.get(b"").unwrap(), None);
         assert_eq!(sealed.get(b"z").unwrap(), None);
         let mut found = Rows::new();
-        sealed.prefix(&row::print_prefix(short, &print(7)), &mut found).unwrap();
-        assert_eq!(found.keys().filter_map(|key| row::last_number(key)).collect::<Vec<_>>(), [7, 407]);
-        let all = sealed.rows().flat_map(Result::unwrap).collect::<Rows>();
-        assert_eq!(all, rows());
+        sealed.prefix(&row::record_prefix(short), &mut found).unwrap();
+        let numbers = found.keys().filter_map(|key| row::last_number(key)).collect::<Vec<_>>();
+        assert_eq!(numbers, (1..=800).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_workflows_marks_are_its_own() {
+    fn a_workflows_sheet_is_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let sealed = sealed(dir.path());
-        let short = Short::of(&key("b"));
-        let marks = sealed.marks(short).unwrap();
-        assert_eq!(marks.len(), 800);
-        assert_eq!(marks.iter().filter(|mark| **mark == row::mark(&print(7))).count(), 2);
-        assert_eq!(sealed.marks(Short::of(&key("c"))).unwrap(), [0u64; 0]);
+        let sheet = sealed.sheet(Short::of(&key("b"))).unwrap().unwrap();
+        assert_eq!(sheet.steps, (1..=800).collect::<Vec<_>>());
+        assert_eq!(sheet.marks.len(), 800);
+        let marked = sheet.marks.iter().filter(|(mark, _)| *mark == row::mark(&print(7)));
+        assert_eq!(marked.map(|(_, step)| *step).collect::<Vec<_>>(), [7, 407]);
+        assert_eq!(sealed.sheet(Short::of(&key("c"))).unwrap(), None);
         assert_eq!(sealed.workflows().count(), 2);
+        assert_eq!(sealed.sheets().unwrap().len(), 2);
     }
 
     #[test]

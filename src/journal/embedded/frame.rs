@@ -28,8 +28,6 @@ pub(super) enum Kind {
     Damaged,
     /// An owner has opened the journal: [`Opened`].
     Opened,
-    /// Hashes of a sealed segment's fingerprints, by workflow.
-    Prints,
     /// One record of a workflow.
     Record,
     /// A sealed segment's directory.
@@ -43,11 +41,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 8] = [
         Self::Body,
         Self::Damaged,
         Self::Opened,
-        Self::Prints,
         Self::Record,
         Self::Seal,
         Self::Stopped,
@@ -63,15 +60,14 @@ impl Kind {
             Self::Opened => 4,
             Self::Stopped => 5,
             Self::Table => 6,
-            Self::Prints => 7,
-            Self::Seal => 8,
-            Self::Damaged => 9,
+            Self::Seal => 7,
+            Self::Damaged => 8,
         }
     }
 
     /// Part of a sealed segment's footer: tells nothing that the frames before it do not.
     pub(super) fn is_footer(self) -> bool {
-        matches!(self, Self::Table | Self::Prints | Self::Seal)
+        matches!(self, Self::Table | Self::Seal)
     }
 }
 

@@ -1,4 +1,4 @@
-//! sled beside the log: a shortcut to rows of sealed segments, for hits only. Nothing is acknowledged from
+//! sled beside the log: a shortcut to the sheets of sealed segments, for hits only. A sheet never changes. Nothing is acknowledged from
 //! it, everything in it can be told again from the footers, and whatever goes wrong with it (an error, a
 //! panic, a file that does not open) costs its contents and nothing else.
 
@@ -14,13 +14,15 @@ use parking_lot::RwLock;
 use tracing::warn;
 
 use super::frame;
-use super::row::{self, Rows};
 
 /// The directory of the index inside a journal's directory.
 pub(super) const INDEX: &str = "index";
 
 /// Bytes of its pages that sled keeps in memory.
 const CACHE_LEN: u64 = 32 << 20;
+
+/// sled degrades beyond this. A longer sheet is read from its footer.
+const VALUE_LEN_MAX: usize = 4096;
 
 /// Rows per sled batch: a batch holds up every reader of sled while it is applied.
 const BATCH_LEN: usize = 256;
@@ -123,18 +125,10 @@ impl Index {
         self.with(|db| db.get(key)).flatten().map(|value| value.to_vec())
     }
 
-    /// The rows whose key begins with `prefix`. Not every one of them has to be there.
-    pub(super) fn prefix(&self, prefix: &[u8], found: &mut Rows) {
-        let rows = self.with(|db| db.scan_prefix(prefix).collect::<sled::Result<Vec<_>>>());
-        for (key, value) in rows.unwrap_or_default() {
-            found.entry(key.to_vec()).or_insert_with(|| value.to_vec());
-        }
-    }
-
-    /// Puts rows in, over older ones.
+    /// Puts rows in.
     pub(super) fn put<'a>(&self, rows: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
         self.make();
-        let mut rows = rows.into_iter().filter(|(key, value)| row::for_sled(key, value)).peekable();
+        let mut rows = rows.into_iter().filter(|(_, value)| value.len() <= VALUE_LEN_MAX).peekable();
         while rows.peek().is_some() {
             let mut batch = sled::Batch::default();
             for (key, value) in rows.by_ref().take(BATCH_LEN) {
@@ -144,15 +138,6 @@ impl Index {
                 return;
             }
         }
-    }
-
-    /// Puts rows in where there are none: for a rebuild, which goes from the newest segment to the oldest
-    /// so that every hit on the way is the newest row there is.
-    pub(super) fn put_absent(&self, rows: &[(Vec<u8>, Vec<u8>)]) {
-        self.make();
-        let absent = |key: &[u8]| self.with(|db| db.contains_key(key)) == Some(false);
-        let rows = rows.iter().filter(|(key, _)| absent(key));
-        self.put(rows.map(|(key, value)| (key.as_slice(), value.as_slice())));
     }
 
     /// Says up to where the index is complete, after everything put in so far.
@@ -272,6 +257,7 @@ fn sync_files(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::row::Rows;
     use super::*;
 
     fn mark(segment: u64) -> Watermark {
@@ -292,20 +278,16 @@ mod tests {
         let dir = dir.path().join(INDEX);
         let (index, state) = Index::open(&dir, |_| true);
         assert_eq!(state, Err("there was none".to_owned()));
-        index.put(slices(&rows(0..1000, b"old")));
-        index.put_absent(&rows(500..1500, b"new").into_iter().collect::<Vec<_>>());
+        index.put(slices(&rows(0..1000, b"row")));
+        index.put(slices(&rows(1000..1001, &[7; 5000])));
         index.mark(&mark(4));
         index.sync().unwrap();
         drop(index);
 
         let (index, state) = Index::open(&dir, |found| *found == mark(4));
         assert_eq!(state, Ok(mark(4)));
-        assert_eq!(index.get(b"s000999").unwrap(), b"old");
-        assert_eq!(index.get(b"s001000").unwrap(), b"new");
-        assert_eq!(index.get(b"s001500"), None);
-        let mut found = Rows::new();
-        index.prefix(b"s0000", &mut found);
-        assert_eq!(found.len(), 100);
+        assert_eq!(index.get(b"s000999").unwrap(), b"row");
+        assert_eq!(index.get(b"s001000"), None, "too long for sled");
         drop(index);
 
         let (index, state) = Index::open(&dir, |_| false);

@@ -26,6 +26,9 @@ pub(super) const KEEPER_WAITING_MAX: usize = 64;
 /// How often the sealer goes on with a rebuild while nobody asks for a segment.
 const REBUILD_PAUSE: Duration = Duration::from_millis(1);
 
+/// Segments of a rebuild that are still put into the index when the journal is closed.
+const REBUILD_LAST_MAX: usize = 64;
+
 /// From the writer.
 #[derive(Debug)]
 pub(super) enum ToKeeper {
@@ -107,7 +110,13 @@ impl Sealer {
                 Ok(ToSealer::Prepare(number)) => self.prepare(number),
                 Ok(ToSealer::Seal { full, ended, table }) => self.seal(&full, &ended, &table),
                 Err(RecvTimeoutError::Timeout) => self.index_one(rebuilt),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // A rebuild that is nearly through is finished; a long one begins anew with the next start.
+        if self.unindexed.len() <= REBUILD_LAST_MAX {
+            while !self.unindexed.is_empty() {
+                self.index_one(rebuilt);
             }
         }
     }
@@ -141,8 +150,7 @@ impl Sealer {
             }
         };
         self.store.add_sealed(&footer);
-        let index = self.store.index();
-        index.put(table.rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
+        self.index(&footer);
         self.newest = Some((number, ended.hash));
         if self.unindexed.is_empty() {
             self.mark();
@@ -150,21 +158,20 @@ impl Sealer {
         self.store.drop_table(number);
     }
 
-    /// Brings one segment's rows into the index, the newest one first, so that whatever is in the index at
-    /// any time is the newest there is.
+    /// Puts a sealed segment's sheets into the index.
+    fn index(&self, sealed: &Sealed) {
+        match sealed.sheets() {
+            Ok(sheets) => self.store.put_sheets(sealed.number, &sheets),
+            Err(error) => warn!(%error, segment = sealed.number, "a footer cannot be read for the index"),
+        }
+    }
+
+    /// Goes on with a rebuild, the newest segment first: it is what will be asked for.
     fn index_one(&mut self, all: usize) {
         let Some(number) = self.unindexed.pop() else { return };
-        let index = self.store.index();
-        let put = Sealed::open(&segment::path(&self.log, number), number).and_then(|sealed| {
-            for rows in sealed.iter().flat_map(Sealed::rows) {
-                index.put_absent(&rows?);
-            }
-            Ok(())
-        });
-        if let Err(error) = put {
-            warn!(%error, segment = number, "a footer cannot be read for the index; the index stays unfinished");
-            self.unindexed.clear();
-            return;
+        match Sealed::open(&segment::path(&self.log, number), number) {
+            Ok(sealed) => sealed.iter().for_each(|sealed| self.index(sealed)),
+            Err(error) => warn!(%error, segment = number, "a footer cannot be read for the index"),
         }
         if self.unindexed.is_empty() {
             self.mark();

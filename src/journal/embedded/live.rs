@@ -13,8 +13,9 @@ use crate::model::{AttemptId, Fingerprint, StepIndex, WorkflowKey};
 use super::super::state::{Backing, StepEntry, Use};
 use super::super::{Error, record::Record};
 use super::parcel::{Delta, Spot, StepSpots};
-use super::row::{self, HeadRow, Short, StepRow};
-use super::store::{Seen, Store};
+use super::past::Past;
+use super::row::{HeadRow, Short};
+use super::store::Store;
 
 /// One workflow in memory.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ pub(super) struct State {
     pub(super) head: Option<HeadRow>,
     /// Commits that are not in a table yet, oldest first.
     pub(super) pending: VecDeque<Arc<Delta>>,
-    seen: Seen,
+    /// Sheets never change, so whoever only looks may bring this up to date.
+    past: RefCell<Past>,
 }
 
 impl State {
@@ -51,15 +53,15 @@ impl State {
     }
 
     pub(super) fn find(
-        &mut self,
+        &self,
         store: &Store,
         short: Short,
         print: &Fingerprint,
     ) -> Result<Vec<StepIndex>, Error> {
-        let mut steps = match &self.head {
-            None => Vec::new(),
-            Some(_) => store.steps_with(short, print, &mut self.seen)?,
-        };
+        if self.head.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut steps = store.steps_with(short, print, &mut self.past.borrow_mut())?;
         for delta in &self.pending {
             steps.extend(delta.prints.iter().filter(|(found, _)| found == print).map(|(_, step)| *step));
         }
@@ -74,19 +76,13 @@ impl State {
         short: Short,
         step: StepIndex,
     ) -> Result<Option<StepSpots>, Error> {
-        let Some(head) = &self.head else { return Ok(None) };
-        if step.number() > head.head.steps {
+        if self.head.as_ref().is_none_or(|row| step.number() > row.head.steps) {
             return Ok(None);
         }
         if let Some(spots) = self.pending.iter().rev().find_map(|delta| delta.steps.get(&step)) {
             return Ok(Some(spots.clone()));
         }
-        let Some(value) = store.row(short, &row::step_key(short, step), 0)? else { return Ok(None) };
-        let read = StepRow::read(&value).map(|row| Some(StepSpots::from(row)));
-        read.ok_or_else(|| Error::Damaged {
-            workflow: head.key.clone(),
-            what: format!("the index row of step {step} cannot be decoded"),
-        })
+        Ok(store.step(short, step, &mut self.past.borrow_mut())?.map(StepSpots::from))
     }
 
     pub(super) fn usage(
@@ -96,15 +92,13 @@ impl State {
         attempt: AttemptId,
         step: StepIndex,
     ) -> Result<Option<Use>, Error> {
-        let Some(head) = &self.head else { return Ok(None) };
+        if self.head.is_none() {
+            return Ok(None);
+        }
         if let Some(used) = self.pending.iter().rev().find_map(|delta| delta.uses.get(&(attempt, step))) {
             return Ok(Some(*used));
         }
-        // An attempt cannot have used anything before it was opened.
-        let current = head.head.attempt.as_ref().is_some_and(|current| current.attempt == attempt);
-        let from = if current { head.attempt_from } else { 0 };
-        let value = store.row(short, &row::use_key(short, attempt, step), from)?;
-        Ok(value.and_then(|value| row::read_use(&value)))
+        store.usage(short, attempt, step, &mut self.past.borrow_mut())
     }
 
     pub(super) fn listed(
@@ -118,8 +112,7 @@ impl State {
                 return Ok(Some(spot.clone()));
             }
         }
-        let value = store.row(short, &row::list_key(short, list), 0)?;
-        Ok(value.and_then(|value| super::frame::uncbor(&value)).map(Spot::Log))
+        Ok(store.listed(short, list, &mut self.past.borrow_mut())?.map(Spot::Log))
     }
 
     /// The spots of all records by their number.
@@ -156,11 +149,10 @@ impl<'a> View<'a> {
         key: &WorkflowKey,
         change: super::super::state::Change,
         records: &[Record],
-        from: u64,
         spot: impl Fn(usize) -> Spot,
     ) -> Delta {
         let known = |step| self.steps.borrow().get(&step).cloned();
-        Delta::new(key, self.state.head.as_ref(), change, records, from, spot, known)
+        Delta::new(key, self.state.head.as_ref(), change, records, spot, known)
     }
 }
 

@@ -6,14 +6,17 @@
 //! to each. Reads look into the commits in memory, the tables of the segments that are not sealed, sled,
 //! and the footers of the sealed segments, in this order; only the log is ever acknowledged from.
 
+mod catalog;
 mod disk;
 mod footer;
 mod frame;
 mod index;
 mod keeper;
+mod known;
 mod live;
 mod open;
 mod parcel;
+mod past;
 mod queue;
 mod recover;
 mod row;
@@ -147,12 +150,10 @@ impl Embedded {
         let mut parcel = Parcel::default();
         let mut bodies = Vec::new();
         for body in &batch.bodies {
-            let mut is_stored = |hash: &BodyHash| self.store.has_body(hash);
-            for packed in self.packer.pack(body, &mut is_stored)? {
+            for packed in self.packer.pack(body, self.store.as_ref())? {
                 if bodies.iter().all(|(hash, _)| *hash != packed.hash) {
-                    let number =
-                        parcel.add(Kind::Body, |out| frame::put_body(out, &packed.hash, &packed.stored));
-                    bodies.push((packed.hash, number));
+                    let put = |out: &mut Vec<u8>| frame::put_body(out, &packed.hash, &packed.stored);
+                    bodies.push((packed.hash, parcel.add(Kind::Body, put)));
                 }
             }
         }
@@ -198,15 +199,15 @@ impl Embedded {
         let parcel = Arc::new(parcel);
         let fresh = |number: usize| Spot::Fresh(Arc::clone(&parcel), number);
         let spot = |at: usize| fresh(numbers.get(at).copied().unwrap_or(usize::MAX));
-        let from = self.current.load(Ordering::Acquire);
-        let mut delta = view.delta(&live.key, change, &records, from, spot);
+        let mut delta = view.delta(&live.key, change, &records, spot);
         delta.bodies = bodies.into_iter().map(|(hash, number)| (hash, fresh(number))).collect();
         let delta = Arc::new(delta);
         let (done, told) = oneshot::channel();
         let change = Some((Arc::clone(live), Arc::clone(&delta)));
         let entry = Entry { parcel, change, done: Some(done) };
         // INVARIANT: whoever finds a body here is queued behind the commit that brings it.
-        self.queue.push(entry, urgency, || self.store.add_fresh(&delta.bodies))?;
+        let segment = self.current.load(Ordering::Acquire);
+        self.queue.push(entry, urgency, || self.store.add_fresh(&delta.bodies, segment))?;
         if delta.head.is_some() {
             state.head.clone_from(&delta.head);
         }
@@ -288,6 +289,7 @@ impl Journal for Embedded {
         };
         let wrong =
             |record: &Record| self.damaged(key, format!("step {step} leads to a record {}", record.name()));
+        let places = (spots.intent.place(), spots.completed.as_ref().and_then(Spot::place));
         let record = self.record(key, &spots.intent)?;
         let Record::Intent(intent) = record else { return Err(wrong(&record)) };
         let completed = match spots.completed.map(|spot| self.record(key, &spot)).transpose()? {
@@ -295,6 +297,11 @@ impl Journal for Embedded {
             Some(Record::Completed(completed)) if completed.step == step => Some(completed),
             Some(other) => return Err(wrong(&other)),
         };
+        // Whoever asks for a step asks for its bodies next.
+        let segment = places.0.map_or(0, |place| place.segment);
+        let answered = places.1.map_or(0, |place| place.segment);
+        let bodies = [Some((intent.request, segment)), completed.as_ref().map(|it| (it.body, answered))];
+        self.store.named(bodies.into_iter().flatten());
         Ok(Some(StepRecord { summary: spots.entry.summary, intent, completed }))
     }
 

@@ -126,13 +126,12 @@ pub(super) struct Delta {
 
 impl Delta {
     /// What folding `records` changed. `known` knows the changed steps that were there before; `spot` says
-    /// where the n-th record is; `from` is the segment before which none of the records can be.
+    /// where the n-th record is.
     pub(super) fn new(
         key: &WorkflowKey,
         before: Option<&HeadRow>,
         change: Change,
         records: &[Record],
-        from: u64,
         spot: impl Fn(usize) -> Spot,
         known: impl Fn(StepIndex) -> Option<StepSpots>,
     ) -> Self {
@@ -161,15 +160,7 @@ impl Delta {
             delta.steps.insert(step, StepSpots { entry, intent, completed });
         }
         delta.uses = change.uses;
-        delta.head = change.head.map(|head| {
-            let old = before.filter(|before| {
-                let current =
-                    |head: &super::super::state::Head| head.attempt.as_ref().map(|attempt| attempt.attempt);
-                current(&before.head) == current(&head)
-            });
-            let attempt_from = old.map_or(from, |old| old.attempt_from);
-            HeadRow { key: key.clone(), head, attempt_from }
-        });
+        delta.head = change.head.map(|head| HeadRow { key: key.clone(), head });
         delta
     }
 

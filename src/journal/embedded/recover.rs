@@ -51,7 +51,7 @@ pub(super) struct Recovered {
     pub(super) tip: Tip,
     /// Damage that no frame in the log tells yet.
     pub(super) notes: Vec<(WorkflowKey, String)>,
-    /// Sealed segments that the index does not have, oldest first: all of them when it begins anew, or none.
+    /// Sealed segments that the index does not have, oldest first.
     pub(super) unindexed: Vec<u64>,
     pub(super) report: OpenReport,
 }
@@ -163,14 +163,10 @@ impl Recovery<'_> {
         }
         let scans = tail.iter().map(Unsealed::scan).collect::<Vec<_>>();
         self.report.clean = stopped(&scans) || numbers.is_empty();
-        self.open_index(dir, resealed)?;
+        let indexed = self.open_index(dir, resealed);
         let segments = self.replay(&tail, &scans)?;
-        let unindexed = match self.report.index {
-            IndexReport::Trusted => Vec::new(),
-            IndexReport::Empty | IndexReport::Rebuilt { .. } => {
-                self.sealed.iter().map(|(number, _)| *number).collect()
-            }
-        };
+        let numbers_sealed = self.sealed.iter().map(|(number, _)| *number);
+        let unindexed = numbers_sealed.filter(|number| *number > indexed).collect();
         self.report.segments_sealed = self.sealed.len();
         Ok(Recovered {
             segments,
@@ -230,33 +226,32 @@ impl Recovery<'_> {
         self.seal(lost, scan.end(), &scan)
     }
 
-    /// Opens what sled has. An index that is trusted gets the rows it lacks before anybody looks: a row in
-    /// it that has a newer one in the log would be believed.
-    fn open_index(&mut self, dir: &Path, resealed: bool) -> Result<(), OpenError> {
+    /// Opens what sled has; the last segment of which it has everything.
+    fn open_index(&mut self, dir: &Path, resealed: bool) -> u64 {
         if self.mode == Mode::Read {
-            return Ok(());
+            return 0;
+        }
+        let dir = dir.join(INDEX);
+        if self.sealed.is_empty() {
+            self.store.set_index(Index::later(&dir));
+            return 0;
         }
         let is_trusted = |watermark: &Watermark| {
             let is_of_this_log = self.sealed.contains(&(watermark.segment, watermark.hash));
             is_of_this_log && !resealed && (self.report.clean || watermark.boot_id == self.boot_id)
         };
-        let dir = dir.join(INDEX);
-        if self.sealed.is_empty() {
-            self.store.set_index(Index::later(&dir));
-            return Ok(());
-        }
         let (index, state) = Index::open(&dir, is_trusted);
-        self.report.index = match state {
-            Ok(watermark) => {
-                for (number, _) in self.sealed.iter().filter(|(number, _)| *number > watermark.segment) {
-                    put_footer(&index, self.log, *number)?;
-                }
-                IndexReport::Trusted
-            }
-            Err(why) => IndexReport::Rebuilt { why },
-        };
         self.store.set_index(index);
-        Ok(())
+        match state {
+            Ok(watermark) => {
+                self.report.index = IndexReport::Trusted;
+                watermark.segment
+            }
+            Err(why) => {
+                self.report.index = IndexReport::Rebuilt { why };
+                0
+            }
+        }
     }
 
     /// Takes in the segments behind the sealed ones, and hands out those that can be written on.
@@ -374,28 +369,12 @@ impl Recovery<'_> {
         let footer = footer.map_err(OpenError::io(format!("sealing {}", segment::shown(unsealed.number))))?;
         if let Some(footer) = footer {
             self.store.add_sealed(&footer);
-            if self.report.index == IndexReport::Trusted {
-                self.store
-                    .index()
-                    .put(table.rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
-            }
             self.store.drop_table(unsealed.number);
             self.sealed.push((unsealed.number, hash));
         }
         self.states.clear();
         Ok(())
     }
-}
-
-/// Puts a sealed segment's rows into the index.
-fn put_footer(index: &Index, log: &Path, number: u64) -> Result<(), OpenError> {
-    let reading = || OpenError::io(format!("reading the footer of {}", segment::shown(number)));
-    let sealed = Sealed::open(&segment::path(log, number), number).map_err(reading())?;
-    for rows in sealed.iter().flat_map(Sealed::rows) {
-        let rows = rows.map_err(reading())?;
-        index.put(rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
-    }
-    Ok(())
 }
 
 /// Whether the last thing in the log is a clean stop.

@@ -1,5 +1,7 @@
-//! The rows of the index: the same keys and values in memory, in a sealed segment's footer and in sled.
-//! Everything a row says can be told again from the records. Pure.
+//! The rows by which records are found: one by one in the table of a segment that is not sealed, and in a
+//! sealed segment's footer, where most of what is known of a workflow is one [`Sheet`]. A sheet never
+//! changes, so whoever has a copy of it (sled) has the truth or nothing. Everything a row says can be told
+//! again from the records. Pure.
 
 use std::collections::BTreeMap;
 
@@ -57,6 +59,7 @@ const HEAD: u8 = b'w';
 const LIST: u8 = b'l';
 const PRINT: u8 = b'f';
 const RECORD: u8 = b'r';
+const SHEET: u8 = b'x';
 const STEP: u8 = b's';
 const USE: u8 = b'u';
 
@@ -119,28 +122,121 @@ pub(super) fn last_number(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The workflow a head's key names.
-pub(super) fn headed(key: &[u8]) -> Option<Short> {
-    let rest = key.strip_prefix(HEADS)?;
-    rest.try_into().ok().map(Short)
+/// What the keys of all sheets begin with.
+pub(super) const SHEETS: &[u8] = &[SHEET];
+
+pub(super) fn sheet_key(workflow: Short) -> Vec<u8> {
+    join(SHEET, workflow, &[])
 }
 
-/// Workflow and fingerprint of a print's key, the latter as [`mark`] gives it.
-pub(super) fn printed(key: &[u8]) -> Option<(Short, u64)> {
-    let rest = key.strip_prefix(&[PRINT])?;
+/// The key of a sheet where those of all segments are together.
+pub(super) fn sheet_key_of(workflow: Short, segment: u64) -> Vec<u8> {
+    join(SHEET, workflow, &[&segment.to_be_bytes()])
+}
+
+/// Kind, workflow and the rest of a key of a workflow's row.
+fn split(key: &[u8]) -> Option<(u8, Short, &[u8])> {
+    let (kind, rest) = key.split_first()?;
     let (workflow, rest) = rest.split_first_chunk()?;
-    let (print, _) = rest.split_first_chunk()?;
-    Some((Short(*workflow), u64::from_be_bytes(*print)))
+    Some((*kind, Short(*workflow), rest))
 }
 
-/// Enough of a fingerprint to say that a workflow does not have it.
+/// The workflow a sheet's key names.
+pub(super) fn sheet_of(key: &[u8]) -> Option<Short> {
+    split(key).filter(|(kind, ..)| *kind == SHEET).map(|(_, workflow, _)| workflow)
+}
+
+/// Whether a row of a table is found on a sheet in the footer, and not for itself.
+pub(super) fn is_on_sheet(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&(HEAD | LIST | PRINT | USE)))
+}
+
+/// Enough of a fingerprint to find a step by; whoever finds it compares the rest.
 pub(super) fn mark(print: &Fingerprint) -> u64 {
     print.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
-/// Whether a row belongs into sled: records are found through the footers, and sled degrades beyond 4 KB.
-pub(super) fn for_sled(key: &[u8], value: &[u8]) -> bool {
-    key.first() != Some(&RECORD) && value.len() <= 4096
+/// What a sealed segment says of a workflow, but for the steps themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sheet {
+    pub(super) head: Option<HeadRow>,
+    /// Steps with a row in the segment, in order.
+    pub(super) steps: Vec<u64>,
+    /// Marks of fingerprints of steps that begin in the segment, with their steps, in order.
+    pub(super) marks: Vec<(u64, u64)>,
+    /// Attempt, step, and whether it was delivered, in order.
+    pub(super) uses: Vec<(u32, u64, bool)>,
+    /// Marks of lists, with the places of their last records.
+    pub(super) lists: Vec<(u64, Place)>,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct StoredSheet {
+    #[cbor(n(1), with = "minicbor::bytes")]
+    head: Vec<u8>,
+    #[n(2)]
+    steps: Vec<u64>,
+    #[n(3)]
+    marks: Vec<(u64, u64)>,
+    #[n(4)]
+    uses: Vec<(u32, u64, bool)>,
+    #[n(5)]
+    lists: Vec<(u64, Place)>,
+}
+
+impl Sheet {
+    /// The sheets that the rows of a table come to.
+    pub(super) fn of(rows: &Rows) -> BTreeMap<Short, Self> {
+        let mut sheets = BTreeMap::<Short, Self>::new();
+        for (key, value) in rows {
+            let Some((kind, workflow, rest)) = split(key).filter(|(kind, ..)| *kind != BODY) else {
+                continue;
+            };
+            let first = rest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            let last = last_number(key).unwrap_or_default();
+            let sheet = sheets.entry(workflow).or_default();
+            match kind {
+                HEAD => sheet.head = HeadRow::read(value),
+                STEP => sheet.steps.push(last),
+                PRINT => sheet.marks.push((first, last)),
+                LIST => sheet.lists.extend(frame::uncbor(value).map(|place| (first, place))),
+                USE => {
+                    let attempt = rest.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+                    sheet.uses.push((attempt, last, value.as_slice() == [1]));
+                }
+                _ => {}
+            }
+        }
+        sheets
+    }
+
+    pub(super) fn value(&self) -> Vec<u8> {
+        frame::cbor(&StoredSheet {
+            head: self.head.as_ref().map(HeadRow::value).unwrap_or_default(),
+            // Numbers that follow each other are small as differences.
+            steps: differences(&self.steps),
+            marks: self.marks.clone(),
+            uses: self.uses.clone(),
+            lists: self.lists.clone(),
+        })
+    }
+
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        let StoredSheet { head, steps, marks, uses, lists } = frame::uncbor(value)?;
+        let head = if head.is_empty() { None } else { Some(HeadRow::read(&head)?) };
+        let mut sum = 0u64;
+        let steps = steps.into_iter().map(|step| {
+            sum = sum.wrapping_add(step);
+            sum
+        });
+        Some(Self { head, steps: steps.collect(), marks, uses, lists })
+    }
+}
+
+fn differences(numbers: &[u64]) -> Vec<u64> {
+    let before = std::iter::once(&0).chain(numbers);
+    numbers.iter().zip(before).map(|(number, before)| number.wrapping_sub(*before)).collect()
 }
 
 /// A workflow's head with the key it belongs to.
@@ -148,8 +244,6 @@ pub(super) fn for_sled(key: &[u8], value: &[u8]) -> bool {
 pub(super) struct HeadRow {
     pub(super) key: WorkflowKey,
     pub(super) head: Head,
-    /// No record of the current attempt lies in a segment before this one.
-    pub(super) attempt_from: u64,
 }
 
 #[derive(Decode, Encode)]
@@ -179,8 +273,6 @@ struct StoredHead {
     closed: Option<Timestamp>,
     #[n(12)]
     damage: Option<String>,
-    #[n(13)]
-    attempt_from: u64,
 }
 
 #[derive(Decode, Encode)]
@@ -200,7 +292,7 @@ struct StoredAttempt {
 
 impl HeadRow {
     pub(super) fn value(&self) -> Vec<u8> {
-        let Self { key, head, attempt_from } = self;
+        let Self { key, head } = self;
         frame::cbor(&StoredHead {
             owner: key.owner.as_str().to_owned(),
             workflow: key.workflow.as_str().to_owned(),
@@ -220,7 +312,6 @@ impl HeadRow {
             }),
             closed: head.closed,
             damage: head.damage.clone(),
-            attempt_from: *attempt_from,
         })
     }
 
@@ -247,7 +338,6 @@ impl HeadRow {
                 closed: stored.closed,
                 damage: stored.damage,
             },
-            attempt_from: stored.attempt_from,
         })
     }
 }
@@ -358,9 +448,10 @@ mod tests {
         assert!(keys.is_sorted());
         assert!(keys.iter().all(|key| key[1..17] == short.0 && last_number(key) >= Some(1)));
         assert_ne!(head_key(short), head_key(other));
-        assert_eq!(headed(&head_key(short)), Some(short));
+        assert_eq!(sheet_of(&sheet_key(short)), Some(short));
+        assert_eq!(sheet_of(&sheet_key_of(short, 7)), Some(short));
+        assert_eq!(sheet_of(&head_key(short)), None);
         assert!(print_key(short, &print(1), step(1)).starts_with(&print_prefix(short, &print(1))));
-        assert_eq!(printed(&print_key(short, &print(1), step(1))), Some((short, mark(&print(1)))));
         assert_ne!(use_key(short, attempt(1), step(2)), use_key(short, attempt(2), step(1)));
     }
 
@@ -379,8 +470,18 @@ mod tests {
             }),
             ..Head::lost(Timestamp(1))
         };
-        let row = HeadRow { key: key("w"), head, attempt_from: 12 };
-        assert_eq!(HeadRow::read(&row.value()), Some(row));
+        let row = HeadRow { key: key("w"), head };
+        assert_eq!(HeadRow::read(&row.value()), Some(row.clone()));
+        let place = Place { segment: 1 << 40, offset: 9, len: 8 };
+        let sheet = Sheet {
+            head: Some(row),
+            steps: vec![1, 2, 70_000, u64::MAX],
+            marks: vec![(u64::MAX, 1), (0, 2)],
+            uses: vec![(1, 1, true), (u32::MAX, 2, false)],
+            lists: vec![(4, place)],
+        };
+        assert_eq!(Sheet::read(&sheet.value()), Some(sheet));
+        assert_eq!(Sheet::read(&Sheet::default().value()), Some(Sheet::default()));
         for used in [Use { delivered: false }, Use { delivered: true }] {
             assert_eq!(read_use(&use_value(used)), Some(used));
         }

@@ -111,7 +111,8 @@ fn assemble(
     boot_id: &str,
 ) -> Result<(Writer, Behind), OpenError> {
     let newest = store.newest_sealed();
-    if let Some((segment, hash)) = newest.filter(|_| report.index == IndexReport::Trusted) {
+    let is_complete = report.index == IndexReport::Trusted && found.unindexed.is_empty();
+    if let Some((segment, hash)) = newest.filter(|_| is_complete) {
         store.index().mark(&Watermark { segment, hash, boot_id: boot_id.to_owned() });
     }
     let mut segments = found.segments.into_iter();

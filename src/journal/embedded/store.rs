@@ -1,5 +1,6 @@
-//! Where rows and frames are found: in the tables of segments that are not sealed, in the index, and, when
-//! both have none, in the footers. Reads only; what is in a table was put there by the keeper.
+//! Where rows and frames are found: in the tables of segments that are not sealed, and for sealed ones in
+//! the sheets that the index has, or else the footers. The catalog says which segments have a workflow's
+//! records, so that no sheet is missed: what the index does not have is read from the footer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -10,22 +11,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use crate::model::{BodyHash, Fingerprint, StepIndex};
+use crate::model::{AttemptId, BodyHash, Fingerprint, StepIndex};
 
-use super::super::{Error, body};
+use super::super::Error;
+use super::super::body::{self, Found, Stored};
+use super::super::state::Use;
+use super::catalog::Catalog;
 use super::footer::Sealed;
 use super::frame::{self, Kind, Seed};
 use super::index::Index;
+use super::known::Known;
 use super::parcel::Spot;
-use super::row::{self, HeadRow, Place, Rows, Short};
+use super::past::Past;
+use super::row::{self, HeadRow, Place, Rows, Sheet, Short, StepRow};
 use super::segment;
 
 /// Footers kept open, each with its file.
 const SEALED_OPEN_MAX: usize = 48;
-
-/// Hashes of bodies known to be in the log, per generation: saves a look-up for each message that an agent
-/// sends again with every turn.
-const KNOWN_MAX: usize = 16 << 10;
 
 /// The rows of a segment that is not sealed.
 #[derive(Debug)]
@@ -55,61 +57,6 @@ impl Tables {
     }
 }
 
-/// The sealed segments, and which workflows have records in which of them.
-#[derive(Debug, Default)]
-struct Catalog {
-    /// Oldest first.
-    sealed: Vec<u64>,
-    /// The beginning of a workflow's name and a segment, in order: 16 bytes for each pair, and a million
-    /// workflows are no reason to keep more. Names that begin alike cost a look-up in vain.
-    pairs: Vec<(u32, u64)>,
-    /// The youngest pairs, in no order: put in order together, a few hundred at a time.
-    recent: Vec<(u32, u64)>,
-    /// The last one with the hash of its last batch.
-    newest: Option<(u64, [u8; 32])>,
-}
-
-impl Catalog {
-    const RECENT_MAX: usize = 512;
-
-    fn mark(workflow: Short) -> u32 {
-        workflow.0.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
-    }
-
-    fn add(&mut self, sealed: &Sealed) {
-        self.sealed.push(sealed.number);
-        self.newest = Some((sealed.number, sealed.ended.hash));
-        self.recent.extend(sealed.workflows().map(|workflow| (Self::mark(workflow), sealed.number)));
-        if self.recent.len() >= Self::RECENT_MAX {
-            self.pairs.append(&mut self.recent);
-            // A long run that is in order and a short one that is not: what this sort is good at.
-            self.pairs.sort();
-        }
-    }
-
-    fn with(&self, workflow: Short) -> Vec<u64> {
-        let mark = Self::mark(workflow);
-        let from = self.pairs.partition_point(|(found, _)| *found < mark);
-        let pairs = self.pairs.get(from..).unwrap_or_default();
-        let old = pairs.iter().take_while(|(found, _)| *found == mark);
-        // Segments come in order, so what is recent is newer.
-        old.chain(self.recent.iter().filter(|(found, _)| *found == mark)).map(|(_, number)| *number).collect()
-    }
-}
-
-/// Marks of the fingerprints a workflow has in sealed segments: what lets a miss of the index count.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    through: u64,
-    marks: HashMap<u64, u32>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    young: HashSet<BodyHash>,
-    old: HashSet<BodyHash>,
-}
-
 /// The read side of the engine.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -120,12 +67,19 @@ pub(super) struct Store {
     index: RwLock<Arc<Index>>,
     /// Bodies of commits that are not in a table yet.
     fresh: Mutex<HashMap<BodyHash, Spot>>,
+    /// Bodies that are certainly in the log, or on their way there ahead of whatever is committed now.
     known: Mutex<Known>,
+    /// Bodies that records name, with the segments of those records.
+    named: Mutex<Known>,
 }
 
 fn read_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     let doing = doing.into();
     move |source| Error::Read { doing, source: Arc::new(source) }
+}
+
+fn looking_into(number: u64) -> impl FnOnce(io::Error) -> Error {
+    read_error(format!("looking into {}", segment::shown(number)))
 }
 
 fn broken_row(what: &str) -> Error {
@@ -143,6 +97,7 @@ impl Store {
             index: RwLock::new(Arc::new(Index::none())),
             fresh: Mutex::default(),
             known: Mutex::default(),
+            named: Mutex::default(),
         }
     }
 
@@ -229,34 +184,52 @@ impl Store {
         Ok(sealed)
     }
 
-    /// A workflow's row, looked for in segments from `from` on.
-    pub(super) fn row(&self, workflow: Short, key: &[u8], from: u64) -> Result<Option<Vec<u8>>, Error> {
-        if let Some(value) = self.in_tables(key) {
-            return Ok(Some(value));
+    /// What a sealed segment says of a workflow.
+    fn sheet(&self, workflow: Short, number: u64) -> Result<Option<Sheet>, Error> {
+        let hit = self.index().get(&row::sheet_key_of(workflow, number));
+        if let Some(sheet) = hit.and_then(|value| Sheet::read(&value)) {
+            return Ok(Some(sheet));
         }
-        // A miss counts only when the footers have none either. They are not asked without reason: a row
-        // that can be in no sealed segment is in none.
-        let sealed = self.sealed_with(workflow);
-        if !sealed.iter().any(|number| *number >= from) {
-            return Ok(None);
+        let sheet = self.sealed(number).and_then(|sealed| sealed.sheet(workflow));
+        sheet.map_err(looking_into(number))
+    }
+
+    /// Puts a sealed segment's sheets into the index.
+    pub(super) fn put_sheets(&self, number: u64, sheets: &[(Short, Vec<u8>)]) {
+        let rows = sheets.iter().map(|(workflow, value)| (row::sheet_key_of(*workflow, number), value));
+        let rows = rows.collect::<Vec<_>>();
+        self.index().put(rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
+    }
+
+    pub(super) fn head(&self, workflow: Short) -> Result<Option<HeadRow>, Error> {
+        if let Some(value) = self.in_tables(&row::head_key(workflow)) {
+            return HeadRow::read(&value).map(Some).ok_or_else(|| broken_row("a workflow's head"));
         }
-        if let Some(value) = self.index().get(key) {
-            return Ok(Some(value));
-        }
-        for number in sealed.into_iter().rev().take_while(|number| *number >= from) {
-            let found = self.sealed(number).and_then(|sealed| sealed.get(key));
-            if let Some(value) =
-                found.map_err(read_error(format!("looking into {}", segment::shown(number))))?
-            {
-                return Ok(Some(value));
+        for number in self.sealed_with(workflow).into_iter().rev() {
+            if let Some(head) = self.sheet(workflow, number)?.and_then(|sheet| sheet.head) {
+                return Ok(Some(head));
             }
         }
         Ok(None)
     }
 
-    pub(super) fn head(&self, workflow: Short) -> Result<Option<HeadRow>, Error> {
-        let Some(value) = self.row(workflow, &row::head_key(workflow), 0)? else { return Ok(None) };
-        HeadRow::read(&value).map(Some).ok_or_else(|| broken_row("a workflow's head"))
+    /// Takes in what was sealed since.
+    fn bring_up(&self, workflow: Short, past: &mut Past) -> Result<(), Error> {
+        let (version, numbers) = {
+            let catalog = self.catalog.read();
+            if catalog.sealed.len() == past.version {
+                return Ok(());
+            }
+            (catalog.sealed.len(), catalog.with(workflow))
+        };
+        let through = past.sheets.last().map_or(0, |(number, _)| *number);
+        for number in numbers.into_iter().filter(|number| *number > through) {
+            if let Some(sheet) = self.sheet(workflow, number)? {
+                past.sheets.push((number, Sheet { head: None, ..sheet }));
+            }
+        }
+        past.version = version;
+        Ok(())
     }
 
     /// The steps recorded under `print`, or under one that begins alike.
@@ -264,37 +237,61 @@ impl Store {
         &self,
         workflow: Short,
         print: &Fingerprint,
-        seen: &mut Seen,
+        past: &mut Past,
     ) -> Result<Vec<StepIndex>, Error> {
-        let prefix = row::print_prefix(workflow, print);
         let mut found = Rows::new();
-        self.prefix_in_tables(&prefix, &mut found);
-        let expected = self.sealed_marks(workflow, row::mark(print), seen)?;
-        if expected > 0 {
-            let mut hits = Rows::new();
-            self.index().prefix(&prefix, &mut hits);
-            if hits.len() < expected as usize {
-                for number in self.sealed_with(workflow).into_iter().rev() {
-                    let looked = self.sealed(number).and_then(|sealed| sealed.prefix(&prefix, &mut hits));
-                    looked.map_err(read_error(format!("looking into {}", segment::shown(number))))?;
-                }
-            }
-            found.append(&mut hits);
-        }
-        Ok(found.keys().filter_map(|key| row::last_number(key)).filter_map(StepIndex::new).collect())
+        // Tables first: rows move from them into sheets, never back.
+        self.prefix_in_tables(&row::print_prefix(workflow, print), &mut found);
+        self.bring_up(workflow, past)?;
+        let sealed = past.steps_with(row::mark(print));
+        let open = found.keys().filter_map(|key| row::last_number(key));
+        Ok(open.chain(sealed).filter_map(StepIndex::new).collect())
     }
 
-    /// How many steps of `workflow` in sealed segments have a fingerprint with `mark`.
-    fn sealed_marks(&self, workflow: Short, mark: u64, seen: &mut Seen) -> Result<u32, Error> {
-        let new = self.sealed_with(workflow).into_iter().filter(|number| *number > seen.through);
-        for number in new.collect::<Vec<_>>() {
-            let marks = self.sealed(number).and_then(|sealed| sealed.marks(workflow));
-            for mark in marks.map_err(read_error(format!("looking into {}", segment::shown(number))))? {
-                *seen.marks.entry(mark).or_default() += 1;
+    pub(super) fn step(
+        &self,
+        workflow: Short,
+        step: StepIndex,
+        past: &mut Past,
+    ) -> Result<Option<StepRow>, Error> {
+        let key = row::step_key(workflow, step);
+        let mut value = self.in_tables(&key);
+        if value.is_none() {
+            self.bring_up(workflow, past)?;
+            if let Some(number) = past.segment_of(step) {
+                let found = self.sealed(number).and_then(|sealed| sealed.get(&key));
+                value = found.map_err(looking_into(number))?;
             }
-            seen.through = number;
         }
-        Ok(seen.marks.get(&mark).copied().unwrap_or(0))
+        let Some(value) = value else { return Ok(None) };
+        StepRow::read(&value).map(Some).ok_or_else(|| broken_row("a step"))
+    }
+
+    pub(super) fn usage(
+        &self,
+        workflow: Short,
+        attempt: AttemptId,
+        step: StepIndex,
+        past: &mut Past,
+    ) -> Result<Option<Use>, Error> {
+        if let Some(value) = self.in_tables(&row::use_key(workflow, attempt, step)) {
+            return Ok(row::read_use(&value));
+        }
+        self.bring_up(workflow, past)?;
+        Ok(past.usage(attempt, step))
+    }
+
+    pub(super) fn listed(
+        &self,
+        workflow: Short,
+        list: &Fingerprint,
+        past: &mut Past,
+    ) -> Result<Option<Place>, Error> {
+        if let Some(value) = self.in_tables(&row::list_key(workflow, list)) {
+            return Ok(frame::uncbor(&value));
+        }
+        self.bring_up(workflow, past)?;
+        Ok(past.listed(row::mark(list)))
     }
 
     /// The places of a workflow's records by their number.
@@ -304,7 +301,7 @@ impl Store {
         self.prefix_in_tables(&prefix, &mut found);
         for number in self.sealed_with(workflow) {
             let looked = self.sealed(number).and_then(|sealed| sealed.prefix(&prefix, &mut found));
-            looked.map_err(read_error(format!("looking into {}", segment::shown(number))))?;
+            looked.map_err(looking_into(number))?;
         }
         let place =
             |(key, value): (Vec<u8>, Vec<u8>)| Some((row::last_number(&key)?, frame::uncbor(&value)?));
@@ -315,21 +312,21 @@ impl Store {
     pub(super) fn heads(&self) -> Result<Vec<HeadRow>, Error> {
         let mut found = Rows::new();
         self.prefix_in_tables(row::HEADS, &mut found);
-        self.index().prefix(row::HEADS, &mut found);
-        let has = found.keys().filter_map(|key| row::headed(key)).map(Catalog::mark).collect::<HashSet<_>>();
-        let (sealed, missing) = {
-            let catalog = self.catalog.read();
-            let mut all = catalog.pairs.iter().chain(&catalog.recent);
-            (catalog.sealed.clone(), all.any(|(mark, _)| !has.contains(mark)))
-        };
-        if missing {
-            for number in sealed.into_iter().rev() {
-                let looked = self.sealed(number).and_then(|sealed| sealed.prefix(row::HEADS, &mut found));
-                looked.map_err(read_error(format!("looking into {}", segment::shown(number))))?;
+        let read = |value: &Vec<u8>| HeadRow::read(value).ok_or_else(|| broken_row("a workflow's head"));
+        let mut heads = found.values().map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut has = heads.iter().map(|row| Short::of(&row.key)).collect::<HashSet<_>>();
+        let sealed = self.catalog.read().sealed.clone();
+        for number in sealed.into_iter().rev() {
+            let footer = self.sealed(number).map_err(looking_into(number))?;
+            for workflow in footer.workflows().filter(|workflow| !has.contains(workflow)).collect::<Vec<_>>()
+            {
+                if let Some(head) = self.sheet(workflow, number)?.and_then(|sheet| sheet.head) {
+                    has.insert(workflow);
+                    heads.push(head);
+                }
             }
         }
-        let read = |value: &Vec<u8>| HeadRow::read(value).ok_or_else(|| broken_row("a workflow's head"));
-        found.values().map(read).collect()
+        Ok(heads)
     }
 
     /// The payload at `spot`; `None` when there is no whole frame of that kind.
@@ -352,21 +349,23 @@ impl Store {
         Ok(read.map_err(|source| read_error(doing())(source))?.map(Bytes::from))
     }
 
-    fn find_body(&self, hash: &BodyHash) -> Result<Option<Spot>, Error> {
+    fn find_body(&self, hash: &BodyHash, likely: Option<u64>) -> Result<Option<Spot>, Error> {
         if let Some(spot) = self.fresh.lock().get(hash) {
             return Ok(Some(spot.clone()));
         }
         let key = row::body_key(hash);
         let place = |value: &[u8]| frame::uncbor::<Place>(value).map(Spot::Log);
-        if let Some(value) = self.in_tables(&key).or_else(|| self.index().get(&key)) {
+        if let Some(value) = self.in_tables(&key) {
             return place(&value).map(Some).ok_or_else(|| broken_row("a body's place"));
         }
+        // Whoever names a body knows about where it is. When that is wrong it takes longer, and that is all.
+        let likely = likely.or_else(|| self.known.lock().get(hash)).or_else(|| self.named.lock().get(hash));
+        let near = likely.map(|at| [at, at + 1, at.saturating_sub(1), at + 2]);
         let sealed = self.catalog.read().sealed.clone();
-        for number in sealed.into_iter().rev() {
+        let likely = near.into_iter().flatten().filter(|number| sealed.binary_search(number).is_ok());
+        for number in likely.collect::<Vec<_>>().into_iter().chain(sealed.into_iter().rev()) {
             let found = self.sealed(number).and_then(|sealed| sealed.get(&key));
-            if let Some(value) =
-                found.map_err(read_error(format!("looking into {}", segment::shown(number))))?
-            {
+            if let Some(value) = found.map_err(looking_into(number))? {
                 return place(&value).map(Some).ok_or_else(|| broken_row("a body's place"));
             }
         }
@@ -374,55 +373,35 @@ impl Store {
     }
 
     /// What is stored under `hash`.
-    fn stored(&self, hash: &BodyHash) -> Result<Vec<u8>, Error> {
+    fn stored(&self, hash: &BodyHash, likely: Option<u64>) -> Result<Found, Error> {
         let missing = Error::Body { hash: *hash, what: "not in the journal" };
-        let spot = self.find_body(hash)?.ok_or(missing)?;
+        let spot = self.find_body(hash, likely)?.ok_or(missing)?;
         let broken = || Error::Body { hash: *hash, what: "damaged: its frame is not whole" };
         let payload = self.payload(&spot, Kind::Body)?.ok_or_else(broken)?;
-        let (found, stored) = frame::body(&payload).ok_or_else(broken)?;
-        if found != *hash {
-            return Err(broken());
-        }
-        Ok(stored.to_vec())
+        let (found, stored) = frame::body(&payload).filter(|(found, _)| found == hash).ok_or_else(broken)?;
+        let segment = spot.place().map_or(0, |place| place.segment);
+        self.known.lock().add(std::iter::once((found, segment)));
+        Ok(Found { stored: stored.to_vec(), segment: u32::try_from(segment).unwrap_or(0) })
     }
 
     /// A body, put together and verified.
     pub(super) fn body(&self, hash: &BodyHash) -> Result<Bytes, Error> {
-        body::unpack(hash, &self.stored(hash)?, &|part| self.stored(part))
+        let fetch = |part: &BodyHash, segment| self.stored(part, Some(u64::from(segment)));
+        body::unpack(hash, &self.stored(hash, None)?, &fetch)
     }
 
-    /// Whether a body is certainly in the log, or on its way there ahead of whatever is committed now.
-    pub(super) fn has_body(&self, hash: &BodyHash) -> bool {
-        let known = self.known.lock();
-        if known.young.contains(hash) || known.old.contains(hash) {
-            return true;
-        }
-        drop(known);
-        let key = row::body_key(hash);
-        let has = self.fresh.lock().contains_key(hash) || self.in_tables(&key).is_some();
-        // Not the footers: storing it twice is harmless, and a look-up in each of them is not.
-        let has = has || self.index().get(&key).is_some();
-        if has {
-            self.know(std::iter::once(*hash));
-        }
-        has
+    /// Takes note of bodies that records name: they will be asked for, and are about where the records are.
+    pub(super) fn named(&self, bodies: impl Iterator<Item = (BodyHash, u64)>) {
+        self.named.lock().add(bodies);
     }
 
-    fn know(&self, hashes: impl Iterator<Item = BodyHash>) {
-        let mut known = self.known.lock();
-        known.young.extend(hashes);
-        if known.young.len() >= KNOWN_MAX {
-            known.old = std::mem::take(&mut known.young);
-        }
-    }
-
-    /// Bodies that are on their way into the log.
-    pub(super) fn add_fresh(&self, bodies: &[(BodyHash, Spot)]) {
+    /// Bodies that are on their way into the log, into segment `number` or one behind it.
+    pub(super) fn add_fresh(&self, bodies: &[(BodyHash, Spot)], number: u64) {
         if bodies.is_empty() {
             return;
         }
         self.fresh.lock().extend(bodies.iter().cloned());
-        self.know(bodies.iter().map(|(hash, _)| *hash));
+        self.known.lock().add(bodies.iter().map(|(hash, _)| (*hash, number)));
     }
 
     /// Bodies that are in a table now.
@@ -435,5 +414,22 @@ impl Store {
                 fresh.remove(hash);
             }
         }
+    }
+}
+
+impl Stored for Store {
+    fn has_near(&self, hash: &BodyHash) -> bool {
+        self.fresh.lock().contains_key(hash) || self.in_tables(&row::body_key(hash)).is_some()
+    }
+
+    /// Not by looking into the footers: storing a body twice is harmless, and a look-up in each is not.
+    fn segment_of(&self, hash: &BodyHash) -> Option<u32> {
+        let known = self.known.lock().get(hash);
+        let number = known.or_else(|| {
+            let key = row::body_key(hash);
+            let tables = self.tables.read();
+            tables.newest_first().find(|table| table.rows.contains_key(&key)).map(|table| table.number)
+        });
+        number.and_then(|number| u32::try_from(number).ok())
     }
 }

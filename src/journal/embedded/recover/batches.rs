@@ -86,7 +86,7 @@ impl Recovery<'_> {
                         self.noted.remove(&key);
                     }
                 }
-                Kind::Prints | Kind::Seal | Kind::Stopped | Kind::Table | Kind::Trailer => {}
+                Kind::Seal | Kind::Stopped | Kind::Table | Kind::Trailer => {}
             }
         }
         self.store.put(bodies);
@@ -181,7 +181,7 @@ impl Recovery<'_> {
         let spot = |at: usize| {
             met.get(at).map_or(Spot::Log(Place { segment: 0, offset: 0, len: 0 }), |met| Spot::Log(met.place))
         };
-        let mut delta = view.delta(key, change, &records.collect::<Vec<_>>(), number, spot);
+        let mut delta = view.delta(key, change, &records.collect::<Vec<_>>(), spot);
         for (record, number) in delta.records.iter_mut().zip(numbers) {
             record.0 = number;
         }
@@ -222,11 +222,8 @@ impl Recovery<'_> {
     pub(super) fn mark(&mut self, key: &WorkflowKey, what: &str) -> Result<bool, OpenError> {
         let short = Short::of(key);
         let mut state = self.take_state(key)?;
-        let row = state.head.get_or_insert_with(|| HeadRow {
-            key: key.clone(),
-            head: Head::lost(Timestamp::default()),
-            attempt_from: 0,
-        });
+        let lost = || HeadRow { key: key.clone(), head: Head::lost(Timestamp::default()) };
+        let row = state.head.get_or_insert_with(lost);
         let is_new = row.head.damage.is_none();
         if is_new {
             row.head.damage = Some(what.to_owned());

@@ -1,6 +1,9 @@
 //! Who may open a journal, what opening changes, and what it trusts.
 
-use super::super::super::conformance::{key, run_steps, workflow_opened};
+use super::super::super::conformance::{
+    attempt, attempt_opened, commit, completed, intent, key, print, redelivered, run_steps, step, wait,
+    workflow_opened,
+};
 use super::super::super::lease::Lock;
 use super::script::{Script, seeded};
 use super::*;
@@ -166,6 +169,44 @@ fn opening_reads_the_open_segment_and_not_the_store() {
     assert!(report.segments_sealed > 20, "{} segments", report.segments_sealed);
     assert!(report.batches_scanned < 30, "{} batches", report.batches_scanned);
     assert_eq!(journal.workflows().unwrap().len(), 60);
+}
+
+#[test]
+fn a_workflow_whose_sheets_are_too_long_for_the_index_is_found_in_the_footers() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = || Options { segment_bytes: 256 << 10, ..options(dir.path()) };
+    let journal = Embedded::open(at()).unwrap().0;
+    let (long, short) = (key("long"), key("short"));
+    run_steps(&journal, &short, 2);
+    commit(&journal, &long, vec![workflow_opened(), attempt_opened(1)], Vec::new());
+    let mut segments = 0;
+    for number in 1..=2000 {
+        let step =
+            [Record::Intent(intent(number, 1, number % 900)), Record::Completed(completed(number, b""))];
+        let batch = Batch { records: step.to_vec(), bodies: Vec::new() };
+        let ticket = journal.commit(&long, journal.epoch(), batch, Urgency::Ride).unwrap();
+        if number % 100 == 0 {
+            wait(ticket).unwrap();
+        }
+        segments = journal.current.load(Ordering::Relaxed);
+    }
+    assert!(segments > 2, "{segments} segments");
+    commit(&journal, &long, vec![attempt_opened(2), redelivered(7, 2)], Vec::new());
+    journal.close().unwrap();
+    drop(journal);
+    let journal = Embedded::open(at()).unwrap().0;
+    assert_eq!(journal.attach(&long).unwrap().unwrap().ahead(), 1999);
+    for of in [0, 7, 899] {
+        let steps = journal.find(&long, &print(of)).unwrap();
+        let expected = (1..=2000).filter(|number| number % 900 == of).collect::<Vec<_>>();
+        assert_eq!(steps.iter().map(|summary| summary.step.number()).collect::<Vec<_>>(), expected);
+    }
+    assert!(journal.usage(&long, attempt(1), step(7)).unwrap().is_some());
+    assert!(journal.usage(&long, attempt(2), step(7)).unwrap().is_some());
+    assert!(journal.usage(&long, attempt(2), step(8)).unwrap().is_none());
+    assert_eq!(journal.step(&long, step(1500)).unwrap().unwrap().completed, Some(completed(1500, b"")));
+    assert_eq!(journal.scan(&long).unwrap().len(), 4004);
+    assert_eq!(journal.find(&short, &print(2)).unwrap().len(), 1);
 }
 
 #[test]
