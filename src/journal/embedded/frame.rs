@@ -219,7 +219,7 @@ pub(super) struct Trailer {
     /// Number of the batch, from 1, through all segments.
     #[n(2)]
     pub(super) number: u64,
-    /// [`Trailer::hash`] of the batch before; zeros for the first.
+    /// The hash of the batch before; zeros for the first.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub(super) previous: [u8; 32],
     /// Where the batch's first frame begins.
