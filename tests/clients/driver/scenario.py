@@ -192,7 +192,8 @@ class Scenario:
 
     def _in_doubt(self):
         """The sidecar died while an effect was under way: held in doubt, named, and never done twice."""
-        effect = errand.EFFECTS[self.point[1] - 1]
+        effect = tuple(self.bench.tools.state(self.run)["held"])
+        beside = next(turn for turn in errand.TURNS if effect in turn)
         for other, count in self.effects.items():
             if count > 1:
                 yield f"{other[0]} of {other[1]} happened {count} times"
@@ -201,8 +202,10 @@ class Scenario:
         if not (self.final or "").startswith("STOPPED: "):
             yield f"the program was not told that the effect is in doubt: {self.final!r}"
         doubtful = [step for step in self.timeline["steps"] if step["state"] == "in_doubt"]
-        if [step["operation"].rsplit("/", 1)[-1] for step in doubtful] != [effect[0]]:
-            yield f"in doubt in the timeline: {doubtful}"
+        named = {step["operation"].rsplit("/", 1)[-1] for step in doubtful}
+        # What was under way beside it when the sidecar died may be in doubt as well.
+        if effect[0] not in named or not named <= {tool for tool, _ in beside}:
+            yield f"{effect[0]} was held, and in doubt in the timeline: {doubtful}"
 
     def _timeline_is_whole(self):
         if not self.timeline:

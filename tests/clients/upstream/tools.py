@@ -31,6 +31,7 @@ class Hold:
         self.call, self.phase, self.kill = call, phase, kill
         self.hit, self.released = asyncio.Event(), asyncio.Event()
         self.text = None  # of the answer to watch for, once the effect has happened
+        self.effect = None  # tool and invoice of the call it met: parallel calls arrive in any order
 
     async def reach(self):
         self.hit.set()
@@ -74,6 +75,8 @@ class Desk:
     async def act(self, tool, arguments):
         run = self.run(RUN.get())
         hold = run.arrive()
+        if hold:
+            hold.effect = [tool, arguments["invoice_id"]]
         if hold and hold.phase == "before":
             await hold.reach()
         text = run.commit(tool, arguments["invoice_id"], arguments)
@@ -177,7 +180,9 @@ class App:
             return await _answer(send, 200, {"hit": run.hold.hit.is_set()})
         elif what == "state":
             lines = run.path.read_text("utf-8").splitlines() if run.path.exists() else []
-            return await _answer(send, 200, {"arrived": run.arrived, "effects": [json.loads(line) for line in lines]})
+            effects = [json.loads(line) for line in lines]
+            held = run.hold and run.hold.effect
+            return await _answer(send, 200, {"arrived": run.arrived, "effects": effects, "held": held})
         return await _answer(send, 200, {})
 
 
