@@ -28,10 +28,6 @@ use std::time::Duration;
 
 use report::Report;
 
-// As the program itself: the floor is to lose nothing by its allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// How long to look at what.
 #[derive(Clone, Copy, Debug)]
 struct Effort {
