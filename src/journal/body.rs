@@ -6,8 +6,12 @@
 //! likely in, then the length of the literal bytes after the last one, then all literal bytes. Numbers are
 //! little-endian, with 4 bytes inside a recipe.
 
+mod recipe;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,12 +20,10 @@ use zstd::bulk::{Compressor, Decompressor};
 use crate::model::BodyHash;
 
 use super::{Body, Error};
+use recipe::{REFERENCE_LEN, Recipe, WITH_ITS_RECIPE, groups, hash_of, slice};
 
 /// Parts shorter than this stay literal: a reference costs 40 bytes and a frame of its own.
 const PART_LEN_MIN: usize = 64;
-
-/// What a part takes in a recipe.
-const REFERENCE_LEN: usize = 40;
 
 /// Less than this is stored as it is.
 const COMPRESS_LEN_MIN: usize = 128;
@@ -37,9 +39,6 @@ const COMPRESSORS_MAX: usize = 2;
 
 /// The level at which compression costs less than writing what it saves.
 const LEVEL: i32 = 1;
-
-/// In place of the segment of a part that is stored together with its recipe.
-const WITH_ITS_RECIPE: u32 = 0;
 
 const WHOLE: u8 = 0;
 const RECIPE: u8 = 2;
@@ -116,39 +115,20 @@ impl Packer {
     /// [`Error::OutOfOrder`] when its parts are not ascending and disjoint.
     pub(super) fn pack(&self, body: &Body, log: &dyn Stored) -> Result<Vec<Packed>, Error> {
         parts_in_order(body)?;
-        let mut packed = Vec::<Packed>::new();
         if log.has_near(&body.hash) {
-            return Ok(packed);
+            return Ok(Vec::new());
         }
-        let worth = |len: usize| len >= PART_LEN_MIN && len < body.bytes.len();
-        let mut parts = body.parts.iter().filter(|part| worth(part.len())).peekable();
-        if parts.peek().is_none() {
-            packed.push(self.one(body.hash, WHOLE, body.bytes.len(), &body.bytes));
-            return Ok(packed);
+        if !body.parts.iter().any(|part| is_worth(part, body)) {
+            return Ok(vec![self.one(body.hash, WHOLE, body.bytes.len(), &body.bytes)]);
         }
-        let (mut listed, mut literal) = (Vec::new(), Vec::new());
-        let (mut count, mut end) = (0u32, 0);
-        for part in parts {
-            let bytes = body.bytes.get(part.clone()).unwrap_or_default();
-            let hash = BodyHash(*blake3::hash(bytes).as_bytes());
-            let segment = log.segment_of(&hash);
-            if segment.is_none() && packed.iter().all(|packed| packed.hash != hash) {
-                packed.push(self.one(hash, WHOLE, bytes.len(), bytes));
-            }
-            let between = body.bytes.get(end..part.start).unwrap_or_default();
-            put_len(&mut listed, between.len());
-            listed.extend_from_slice(&hash.0);
-            listed.extend_from_slice(&segment.unwrap_or(WITH_ITS_RECIPE).to_le_bytes());
-            literal.extend_from_slice(between);
-            count += 1;
-            end = part.end;
+        let mut packing = Packing { packer: self, body, log, packed: Vec::new(), seen: HashSet::new() };
+        let mut recipe = Recipe::from(0);
+        for group in groups(&body.parts) {
+            packing.group(group, &mut recipe);
         }
-        let rest = body.bytes.get(end..).unwrap_or_default();
-        put_len(&mut listed, rest.len());
-        literal.extend_from_slice(rest);
-        let recipe = [&count.to_le_bytes()[..], &listed, &literal].concat();
-        packed.push(self.one(body.hash, RECIPE, body.bytes.len(), &recipe));
-        Ok(packed)
+        let recipe = recipe.finish(&body.bytes, body.bytes.len());
+        packing.packed.push(self.one(body.hash, RECIPE, body.bytes.len(), &recipe));
+        Ok(packing.packed)
     }
 
     fn one(&self, hash: BodyHash, form: u8, len: usize, bytes: &[u8]) -> Packed {
@@ -181,9 +161,57 @@ impl Packer {
     }
 }
 
-fn put_len(out: &mut Vec<u8>, len: usize) {
-    // A body of 4 GiB is refused long before it gets here.
-    out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+/// Whether a part is stored for itself. One that is the whole body is none.
+fn is_worth(part: &Range<usize>, body: &Body) -> bool {
+    part.len() >= PART_LEN_MIN && *part != (0..body.bytes.len())
+}
+
+/// What of a body is to be stored, so far.
+struct Packing<'a> {
+    packer: &'a Packer,
+    body: &'a Body,
+    log: &'a dyn Stored,
+    packed: Vec<Packed>,
+    /// Hashes in `packed`.
+    seen: HashSet<BodyHash>,
+}
+
+impl Packing<'_> {
+    /// Adds a group to `recipe`: as a whole where it is full, else its only part.
+    fn group(&mut self, group: &[Range<usize>], recipe: &mut Recipe) {
+        let body = self.body;
+        let (first, last) = match group {
+            [] => return,
+            [only] => return self.part(only, recipe),
+            [first, .., last] => (first, last),
+        };
+        let span = first.start..last.end;
+        if span == (0..body.bytes.len()) {
+            return group.iter().for_each(|part| self.part(part, recipe));
+        }
+        let hash = hash_of(&body.bytes, &span);
+        let segment = self.log.segment_of(&hash);
+        if segment.is_none() && self.seen.insert(hash) {
+            let mut inner = Recipe::from(span.start);
+            group.iter().for_each(|part| self.part(part, &mut inner));
+            let inner = inner.finish(&body.bytes, span.end);
+            self.packed.push(self.packer.one(hash, RECIPE, span.len(), &inner));
+        }
+        recipe.add(&body.bytes, &span, hash, segment.unwrap_or(WITH_ITS_RECIPE));
+    }
+
+    fn part(&mut self, part: &Range<usize>, recipe: &mut Recipe) {
+        let body = self.body;
+        if !is_worth(part, body) {
+            return;
+        }
+        let hash = hash_of(&body.bytes, part);
+        let segment = self.log.segment_of(&hash);
+        if segment.is_none() && self.seen.insert(hash) {
+            self.packed.push(self.packer.one(hash, WHOLE, part.len(), slice(&body.bytes, part)));
+        }
+        recipe.add(&body.bytes, part, hash, segment.unwrap_or(WITH_ITS_RECIPE));
+    }
 }
 
 /// A body as it was found in the log.
@@ -327,6 +355,29 @@ mod tests {
             let unpacked = unpack(&body.hash, &shelf.fetch(&body.hash).unwrap(), &fetch);
             prop_assert_eq!(unpacked.unwrap(), &body.bytes);
             prop_assert_eq!(shelf.put(&packer, &body), 0);
+        }
+
+        #[test]
+        fn a_long_conversation_comes_back_after_every_turn(
+            messages in prop::collection::vec((0usize..4000, 0..2 * recipe::GROUP_GAP_MAX), 0..90),
+            turns in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+        ) {
+            let (mut shelf, packer) = (Shelf::default(), Packer::default());
+            let (mut talk, mut parts) = (Vec::new(), Vec::new());
+            for (at, (len, gap)) in messages.into_iter().enumerate() {
+                parts.push(talk.len()..talk.len() + len);
+                talk.extend((0..len).map(|byte| u8::try_from((at * 7 + byte) % 251).unwrap()));
+                talk.resize(talk.len() + gap, b',');
+            }
+            let mut turns: Vec<_> = turns.iter().map(|turn| turn.index(parts.len() + 1)).collect();
+            turns.sort_unstable();
+            for turn in turns {
+                let end = parts.get(turn).map_or(talk.len(), |part| part.start);
+                let bytes = Bytes::copy_from_slice(&talk[..end]);
+                let body = Body { parts: parts[..turn].to_vec(), ..Body::whole(bytes) };
+                shelf.put(&packer, &body);
+                prop_assert_eq!(shelf.take(&body.hash).unwrap(), body.bytes);
+            }
         }
 
         #[test]

@@ -26,7 +26,7 @@ mod start;
 mod store;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -148,10 +148,10 @@ impl Embedded {
     /// The parcel's body frames: whatever of the bodies is not in the log yet.
     fn pack(&self, batch: &Batch) -> Result<(Parcel, Vec<(BodyHash, usize)>), Error> {
         let mut parcel = Parcel::default();
-        let mut bodies = Vec::new();
+        let (mut bodies, mut seen) = (Vec::new(), HashSet::new());
         for body in &batch.bodies {
             for packed in self.packer.pack(body, self.store.as_ref())? {
-                if bodies.iter().all(|(hash, _)| *hash != packed.hash) {
+                if seen.insert(packed.hash) {
                     let put = |out: &mut Vec<u8>| frame::put_body(out, &packed.hash, &packed.stored);
                     bodies.push((packed.hash, parcel.add(Kind::Body, put)));
                 }
