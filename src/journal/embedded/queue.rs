@@ -26,6 +26,8 @@ struct Waiting {
     bytes: u64,
     /// Somebody asked for a flush.
     now: bool,
+    /// The writer has given up looking by itself: whatever comes wakes it.
+    asleep: bool,
     ended: bool,
 }
 
@@ -61,21 +63,20 @@ impl Queue {
         if waiting.ended {
             return Err(closed());
         }
-        let was_empty = waiting.entries.is_empty();
         let asked_before = waiting.now;
         waiting.bytes += entry.parcel.len();
         waiting.now |= urgency == Urgency::Now;
         waiting.entries.push(entry);
         and_then();
-        // The writer sleeps through everything that rides, except that the first one starts its timer.
-        if was_empty || (waiting.now && !asked_before) {
+        // A thread that is woken costs more than most commits: the writer finds what rides by itself.
+        if waiting.asleep || (waiting.now && !asked_before) {
             self.work.notify_one();
         }
         Ok(())
     }
 
-    /// Waits for something to do; everything that waits, in order. `None` when the queue has ended and is
-    /// empty.
+    /// Waits for something to do; everything that waits, in order. Nothing waits longer than `ride`. `None`
+    /// when the queue has ended and is empty.
     pub(super) fn take(&self, ride: Duration) -> Option<Vec<Entry>> {
         let mut waiting = self.waiting.lock();
         loop {
@@ -85,10 +86,15 @@ impl Queue {
             if waiting.ended {
                 return None;
             }
-            if waiting.entries.is_empty() {
+            if waiting.asleep {
                 self.work.wait(&mut waiting);
+                // Something has come: from now on the writer looks again.
+                waiting.asleep = false;
             } else if self.work.wait_for(&mut waiting, ride).timed_out() {
-                break;
+                if !waiting.entries.is_empty() {
+                    break;
+                }
+                waiting.asleep = true;
             }
         }
         waiting.now = false;
