@@ -9,22 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::journal::memory::Memory;
 use crate::journal::{Batch, Journal, Record, Urgency};
-use crate::model::{Clock, Owner, RunNonce, Timestamp, WorkflowId, WorkflowKey};
+use crate::model::{Owner, RunNonce, TestClock, Timestamp, WorkflowId, WorkflowKey};
 use crate::proxy::sidecar::{JournalUnavailable, Limits, Snapshot};
 use crate::telemetry::metrics::Metrics;
-
-#[derive(Debug)]
-struct Stopped;
-
-impl Clock for Stopped {
-    fn now(&self) -> Timestamp {
-        Timestamp(1_795_183_200_000)
-    }
-
-    fn since_boot(&self) -> Duration {
-        Duration::ZERO
-    }
-}
 
 struct Listening {
     address: SocketAddr,
@@ -34,7 +21,7 @@ struct Listening {
 }
 
 async fn listening() -> Listening {
-    let journal = Memory::new(Arc::new(Stopped));
+    let journal = Memory::new(Arc::new(TestClock(Timestamp(1_795_183_200_000))));
     let snapshot = Snapshot {
         upstreams: HashMap::new(),
         limits: Limits { body_bytes_max: 0, body_idle: Duration::ZERO, recorded_bytes_max: 0 },
@@ -42,8 +29,13 @@ async fn listening() -> Listening {
         journal_unavailable: JournalUnavailable::Fail,
     };
     let metrics = Arc::new(Metrics::new("0", "none").unwrap());
-    let sidecar =
-        Sidecar::new(snapshot, Arc::new(journal.clone()), Arc::new(Stopped), metrics, |bytes| bytes.fill(7));
+    let sidecar = Sidecar::new(
+        snapshot,
+        Arc::new(journal.clone()),
+        Arc::new(TestClock(Timestamp(1_795_183_200_000))),
+        metrics,
+        |bytes| bytes.fill(7),
+    );
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let mut serving = JoinSet::new();

@@ -13,6 +13,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::admin;
 use crate::config::Settings;
@@ -23,7 +24,7 @@ use crate::proxy::sidecar::Sidecar;
 pub use clock::SystemClock;
 pub use error::{StartError, StopError};
 
-/// How long open connections may take to finish their answers once no step is running any more.
+/// What open connections have at least for the last words of their answers.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
 
 /// A sidecar that accepts calls.
@@ -64,6 +65,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         .map_err(|source| StartError::Bind { address: wanted, source })?;
         accepting.push(background(listener.accept(Arc::clone(&connections))));
     }
+    accepting.push(background(Arc::clone(&sidecar).keep_notes()));
     let parts = admin::Parts { sidecar: Arc::clone(&sidecar), listen: listen.clone() };
     accepting.push(background(admin::serve(admin_socket, parts)));
     Ok(Running { sidecar, listen, admin, accepting, connections, shutdown: settings.shutdown })
@@ -89,9 +91,10 @@ impl Running {
     /// # Errors
     /// [`StopError`] when the journal could not be flushed.
     pub async fn stop(self) -> Result<(), StopError> {
+        let deadline = Instant::now() + self.shutdown;
         self.sidecar.drain();
         let tasks = self.sidecar.tasks();
-        if tokio::time::timeout(self.shutdown, tasks.idle()).await.is_err() {
+        if tokio::time::timeout_at(deadline, tasks.idle()).await.is_err() {
             tracing::warn!(running = tasks.running(), "time is up: running steps are broken off");
             tasks.end();
             tasks.idle().await;
@@ -104,8 +107,13 @@ impl Running {
             _ = accepting.await;
         }
         if let Some(connections) = Arc::into_inner(self.connections) {
-            _ = tokio::time::timeout(CONNECTIONS_GRACE, connections.shutdown()).await;
+            // Replays and calls without a workflow are nobody's work but their connections'.
+            let deadline = deadline.max(Instant::now() + CONNECTIONS_GRACE);
+            if tokio::time::timeout_at(deadline, connections.shutdown()).await.is_err() {
+                tracing::warn!("time is up: answers that are still on their way are broken off");
+            }
         }
+        self.sidecar.commit_notes();
         let journal = Arc::clone(self.sidecar.journal());
         let closed = tokio::task::spawn_blocking(move || journal.close()).await;
         closed.map_err(|error| StopError::Panicked(error.to_string()))?.map_err(StopError::Journal)

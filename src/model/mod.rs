@@ -13,5 +13,7 @@ pub use ids::{
     WorkflowKey,
 };
 pub use step::{AttemptReason, FailureClass, Source, StepState};
+#[cfg(test)]
+pub(crate) use time::TestClock;
 pub use time::{Clock, Timestamp};
 pub use usage::Usage;

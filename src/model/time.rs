@@ -34,6 +34,22 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn since_boot(&self) -> Duration;
 }
 
+/// A clock that stands still.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TestClock(pub(crate) Timestamp);
+
+#[cfg(test)]
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn since_boot(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,9 @@
 //! The answer of a running step, as it grows: one task writes it, any number of agents' exchanges read
-//! it from its beginning. The writer never waits for a reader, so an agent that leaves stops nothing.
+//! it from its beginning. The writer does not wait for a reader, so an agent that leaves stops nothing;
+//! but an answer that is too long to be recorded is let go of as it is read, and then the writer waits for
+//! whoever still reads.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -31,12 +34,22 @@ enum End {
     Torn(Bytes),
 }
 
+/// How much of an answer that is not kept may wait for its readers, in bytes.
+const UNREAD_BYTES_MAX: usize = 1 << 20;
+
 #[derive(Debug, Default)]
 struct State {
     start: Option<AnswerStart>,
-    frames: Vec<Bytes>,
+    frames: VecDeque<Bytes>,
+    /// Frames that were let go of: `frames` begins behind them.
+    gone: usize,
+    /// Bytes in `frames`.
+    len: usize,
+    /// Frames are let go of once every reader has them.
+    lets_go: bool,
     end: Option<End>,
-    readers: usize,
+    /// How many frames each reader has had; `None`: that place is free.
+    places: Vec<Option<usize>>,
     /// The answer has begun to call a tool.
     calls_tools: bool,
     /// When the last reader left; time since boot.
@@ -47,6 +60,47 @@ struct State {
 impl State {
     fn wake(&mut self) {
         self.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    fn add(&mut self, frame: Bytes) {
+        if !frame.is_empty() {
+            self.len += frame.len();
+            self.frames.push_back(frame);
+            self.let_go();
+        }
+    }
+
+    fn take_place(&mut self, read: usize) -> usize {
+        match self.places.iter_mut().enumerate().find(|(_, place)| place.is_none()) {
+            Some((at, place)) => {
+                *place = Some(read);
+                at
+            }
+            None => {
+                self.places.push(Some(read));
+                self.places.len() - 1
+            }
+        }
+    }
+
+    fn read_at(&self, place: usize) -> usize {
+        self.places.get(place).copied().flatten().unwrap_or(usize::MAX)
+    }
+
+    fn has_readers(&self) -> bool {
+        self.places.iter().any(Option::is_some)
+    }
+
+    /// Frees what every reader has had, if the answer is one that is let go of.
+    fn let_go(&mut self) {
+        let had = self.places.iter().flatten().min().copied().unwrap_or(usize::MAX);
+        while self.lets_go
+            && self.gone < had
+            && let Some(frame) = self.frames.pop_front()
+        {
+            self.gone += 1;
+            self.len -= frame.len();
+        }
     }
 
     fn park(&mut self, context: &Context<'_>) {
@@ -76,11 +130,30 @@ impl Feed {
     }
 
     pub(crate) fn push(&self, frame: Bytes) {
-        if !frame.is_empty() {
+        let mut state = self.0.lock();
+        state.add(frame);
+        state.wake();
+    }
+
+    /// From now on no frame is kept that every reader has: the answer is too long for that. Nobody can join
+    /// any more who would need the beginning.
+    pub(crate) fn let_go(&self) {
+        let mut state = self.0.lock();
+        state.lets_go = true;
+        state.let_go();
+    }
+
+    /// Waits while more waits for the readers of an answer that is let go of than may.
+    pub(crate) async fn room(&self) {
+        std::future::poll_fn(|context| {
             let mut state = self.0.lock();
-            state.frames.push(frame);
-            state.wake();
-        }
+            if !state.lets_go || state.len <= UNREAD_BYTES_MAX {
+                return Poll::Ready(());
+            }
+            state.park(context);
+            Poll::Pending
+        })
+        .await;
     }
 
     pub(crate) fn call_tools(&self) {
@@ -95,7 +168,7 @@ impl Feed {
     pub(crate) fn release(&self, start: AnswerStart, held: Vec<Bytes>) {
         let mut state = self.0.lock();
         state.start.get_or_insert(start);
-        state.frames.extend(held.into_iter().filter(|bytes| !bytes.is_empty()));
+        held.into_iter().for_each(|frame| state.add(frame));
         state.end.get_or_insert(End::Complete);
         state.wake();
     }
@@ -141,11 +214,11 @@ impl Feed {
     /// How long nobody has been reading, at time `now` since boot; `None` while somebody is.
     pub(crate) fn deserted_for(&self, now: Duration) -> Option<Duration> {
         let state = self.0.lock();
-        (state.readers == 0).then(|| now.saturating_sub(state.deserted_at.unwrap_or(now)))
+        (!state.has_readers()).then(|| now.saturating_sub(state.deserted_at.unwrap_or(now)))
     }
 
     pub(crate) fn has_readers(&self) -> bool {
-        self.0.lock().readers > 0
+        self.0.lock().has_readers()
     }
 
     fn poll_start(&self, context: &Context<'_>) -> Poll<Result<AnswerStart, Refusal>> {
@@ -162,11 +235,19 @@ impl Feed {
         }
     }
 
-    fn poll_next(&self, read: &mut usize, context: &Context<'_>) -> Poll<Next> {
+    fn poll_next(&self, place: usize, context: &Context<'_>) -> Poll<Next> {
         let mut state = self.0.lock();
-        if let Some(frame) = state.frames.get(*read) {
-            *read += 1;
-            return Poll::Ready(Next::Frame(frame.clone()));
+        let read = state.read_at(place);
+        if let Some(frame) = read.checked_sub(state.gone).and_then(|at| state.frames.get(at)).cloned() {
+            if let Some(place) = state.places.get_mut(place) {
+                *place = Some(read + 1);
+            }
+            if state.lets_go {
+                state.let_go();
+                // The writer may be waiting for room.
+                state.wake();
+            }
+            return Poll::Ready(Next::Frame(frame));
         }
         match &state.end {
             Some(End::Complete) => Poll::Ready(Next::End),
@@ -179,10 +260,10 @@ impl Feed {
         }
     }
 
-    /// Whether a reader that has read `read` frames would find the clean end next.
-    fn is_end(&self, read: usize) -> bool {
+    /// Whether the reader at `place` would find the clean end next.
+    fn is_end(&self, place: usize) -> bool {
         let state = self.0.lock();
-        read >= state.frames.len() && matches!(state.end, Some(End::Complete))
+        state.read_at(place) >= state.gone + state.frames.len() && matches!(state.end, Some(End::Complete))
     }
 }
 
@@ -190,14 +271,27 @@ impl Feed {
 #[derive(Debug)]
 pub(crate) struct Reader {
     feed: Arc<Feed>,
-    read: usize,
+    place: usize,
     clock: Arc<dyn Clock>,
 }
 
 impl Reader {
-    pub(crate) fn new(feed: Arc<Feed>, clock: Arc<dyn Clock>) -> Self {
-        feed.0.lock().readers += 1;
-        Self { feed, read: 0, clock }
+    /// A reader from the beginning on. `None` when the beginning is no longer there.
+    pub(crate) fn new(feed: Arc<Feed>, clock: Arc<dyn Clock>) -> Option<Self> {
+        let place = {
+            let mut state = feed.0.lock();
+            if state.gone > 0 {
+                return None;
+            }
+            state.take_place(0)
+        };
+        Some(Self { feed, place, clock })
+    }
+
+    /// Somebody who waits for the end and wants none of the bytes.
+    pub(crate) fn of_the_end(feed: Arc<Feed>, clock: Arc<dyn Clock>) -> Self {
+        let place = feed.0.lock().take_place(usize::MAX);
+        Self { feed, place, clock }
     }
 
     pub(crate) async fn start(&self) -> Result<AnswerStart, Refusal> {
@@ -205,25 +299,16 @@ impl Reader {
     }
 
     pub(crate) fn poll_next(&mut self, context: &Context<'_>) -> Poll<Next> {
-        self.feed.poll_next(&mut self.read, context)
+        self.feed.poll_next(self.place, context)
     }
 
     pub(crate) fn is_end(&self) -> bool {
-        self.feed.is_end(self.read)
+        self.feed.is_end(self.place)
     }
 
     /// Resolves when the feed has ended, in whatever way.
-    pub(crate) async fn settled(&mut self) {
-        std::future::poll_fn(|context| {
-            loop {
-                match self.poll_next(context) {
-                    Poll::Ready(Next::Frame(_)) => {}
-                    Poll::Ready(Next::End | Next::Torn(_)) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await;
+    pub(crate) async fn settled(&self) {
+        self.feed.ended().await;
     }
 }
 
@@ -231,7 +316,72 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let now = self.clock.since_boot();
         let mut state = self.feed.0.lock();
-        state.readers = state.readers.saturating_sub(1);
+        if let Some(place) = state.places.get_mut(self.place) {
+            *place = None;
+        }
         state.deserted_at = Some(now);
+        if state.lets_go {
+            state.let_go();
+            state.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TestClock;
+
+    fn next(reader: &mut Reader) -> Option<Bytes> {
+        match reader.poll_next(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(Next::Frame(frame)) => Some(frame),
+            Poll::Ready(Next::End | Next::Torn(_)) | Poll::Pending => None,
+        }
+    }
+
+    fn has_room(feed: &Feed) -> bool {
+        let room = std::pin::pin!(feed.room());
+        room.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    fn frame(byte: u8) -> Bytes {
+        Bytes::from(vec![byte; UNREAD_BYTES_MAX / 2])
+    }
+
+    #[test]
+    fn an_answer_that_is_kept_can_be_read_from_its_beginning_at_any_time() {
+        let (feed, clock) = (Arc::new(Feed::default()), Arc::new(TestClock::default()));
+        for byte in 0..8 {
+            feed.push(frame(byte));
+            assert!(has_room(&feed));
+        }
+        let mut reader = Reader::new(feed, clock).unwrap();
+        for byte in 0..8 {
+            assert_eq!(next(&mut reader), Some(frame(byte)));
+        }
+        assert_eq!(next(&mut reader), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_let_go_of_keeps_what_its_slowest_reader_has_not_had() {
+        let (feed, clock) = (Arc::new(Feed::default()), Arc::new(TestClock::default()));
+        let mut quick = Reader::new(Arc::clone(&feed), clock.clone()).unwrap();
+        let mut slow = Reader::new(Arc::clone(&feed), clock.clone()).unwrap();
+        let at_the_end = Reader::of_the_end(Arc::clone(&feed), clock.clone());
+        (0..3).for_each(|byte| feed.push(frame(byte)));
+        (0..3).for_each(|byte| assert_eq!(next(&mut quick), Some(frame(byte))));
+        feed.let_go();
+        assert!(!has_room(&feed), "the slow one has had nothing");
+        assert_eq!(next(&mut slow), Some(frame(0)));
+        assert!(has_room(&feed));
+        assert!(Reader::new(Arc::clone(&feed), clock).is_none(), "the beginning is gone");
+        feed.push(frame(3));
+        assert!(!has_room(&feed));
+        drop(slow);
+        assert!(has_room(&feed), "nobody is left who has not had it");
+        assert_eq!(next(&mut quick), Some(frame(3)));
+        drop((quick, at_the_end));
+        (4..9).for_each(|byte| feed.push(frame(byte)));
+        assert!(has_room(&feed), "nobody reads: nothing is kept");
     }
 }

@@ -17,9 +17,9 @@ use tower::util::BoxCloneService;
 
 use super::body::AgentBody;
 use super::connection::Connection;
-use super::handed::Told;
 use super::pipeline;
 use super::sidecar::Sidecar;
+use super::socket::Socket;
 
 /// Limits on connections and their heads.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,10 @@ const H2_PENDING_RESETS_MAX: usize = 32;
 const H2_WINDOW_BYTES: u32 = 1 << 20;
 /// HTTP/2 connections are asked for a sign of life this often.
 const H2_KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// TCP asks a silent peer for a sign of life after this time, then this often and so many times.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_PROBES: u32 = 4;
 /// A listener that cannot accept (no file descriptors) tries again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -101,17 +105,18 @@ impl Listener {
         client: SocketAddr,
         watcher: Watcher,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let nodelay = stream.set_nodelay(true);
+        let prepared = prepare(&stream);
         let server = stream.local_addr().unwrap_or(self.address);
         let connection = Connection::new(client, server);
-        let stream = Told::new(stream, Arc::clone(connection.handed()));
+        let greeting_max = self.limits.idle_timeout + self.limits.header_timeout;
+        let stream = Socket::new(stream, Arc::clone(connection.handed()), greeting_max);
         let edge = edge(Arc::clone(&self.sidecar), connection, self.limits.header_bytes_max);
         let service = hyper::service::service_fn(move |request| edge.clone().call(request));
         let builder = builder(&self.limits);
         let metrics = Arc::clone(&self.sidecar);
         async move {
-            if nodelay.is_err() {
-                // Answers would come in steps of 40 ms; better no connection at all. The peer has gone.
+            if prepared.is_err() {
+                // The peer has gone.
                 return;
             }
             metrics.metrics().connection_opened();
@@ -122,6 +127,17 @@ impl Listener {
             metrics.metrics().connection_closed();
         }
     }
+}
+
+/// Answers leave at once, and a peer whose machine has gone without a word is noticed.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_PROBES)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    Ok(())
 }
 
 /// The service of one connection.
@@ -168,7 +184,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .auto_date_header(false)
         .header_read_timeout(limits.idle_timeout + limits.header_timeout)
         .max_headers(HEADERS_MAX)
-        .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER_BYTES));
+        .max_buf_size((limits.header_bytes_max + HEAD_FRAMING_BYTES_MAX).max(HTTP1_BUFFER_BYTES));
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -185,6 +201,8 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 /// Header lines of one request.
 const HEADERS_MAX: usize = 256;
-/// hyper's read buffer for HTTP/1, which bounds a request's head and the pieces in which a body is read.
-/// Larger than most heads may be, so that large bodies come in few pieces; heads are measured again.
-const HTTP1_BUFFER_BYTES: usize = 256 * 1024;
+/// What a head has beside the bytes that are limited: method and version, and `: ` and a line end per header.
+const HEAD_FRAMING_BYTES_MAX: usize = 4 * HEADERS_MAX + 64;
+/// hyper's read buffer for HTTP/1, which bounds a request's head and the pieces in which a body is read. A
+/// connection that has read a large body keeps it; heads are measured again.
+const HTTP1_BUFFER_BYTES: usize = 64 * 1024;

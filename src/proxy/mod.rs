@@ -7,11 +7,14 @@ mod feed;
 mod handed;
 mod headers;
 pub mod listener;
+mod notes;
 pub mod operations;
+mod pieces;
 mod pipeline;
 mod refusal;
 mod run;
 pub mod sidecar;
+mod socket;
 mod stage;
 mod tasks;
 

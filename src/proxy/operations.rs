@@ -204,24 +204,12 @@ mod tests {
     use crate::journal::Intent;
     use crate::journal::memory::Memory;
     use crate::model::{
-        BodyHash, CallKind, Clock, Dialect, Epoch, FailureClass, Fingerprint, Owner, UpstreamName, WorkflowId,
+        BodyHash, CallKind, Dialect, Epoch, FailureClass, Fingerprint, Owner, TestClock, UpstreamName,
+        WorkflowId,
     };
     use crate::proxy::feed::Feed;
     use crate::proxy::sidecar::{JournalUnavailable, Limits, Snapshot};
     use crate::telemetry::metrics::Metrics;
-
-    #[derive(Debug)]
-    struct Stopped;
-
-    impl Clock for Stopped {
-        fn now(&self) -> Timestamp {
-            Timestamp(0)
-        }
-
-        fn since_boot(&self) -> Duration {
-            Duration::ZERO
-        }
-    }
 
     fn sidecar() -> Arc<Sidecar> {
         let snapshot = Snapshot {
@@ -233,8 +221,8 @@ mod tests {
         let metrics = Arc::new(Metrics::new("0", "none").unwrap());
         Sidecar::new(
             snapshot,
-            Arc::new(Memory::new(Arc::new(Stopped))),
-            Arc::new(Stopped),
+            Arc::new(Memory::new(Arc::new(TestClock::default()))),
+            Arc::new(TestClock::default()),
             metrics,
             |bytes| {
                 bytes.fill(7);

@@ -122,7 +122,8 @@ async fn durable(sidecar: &Arc<Sidecar>, call: Call, workflow: &WorkflowId) -> R
                 return respond::replayed(sidecar, served, ticket, &call).await;
             }
             Recall::InFlight { served, feed } if call.rpc_id().is_none() => {
-                return respond::running(sidecar, served, feed, Source::Join, &call).await;
+                let reader = respond::reader(sidecar, &feed, &served)?;
+                return respond::running(sidecar, served, reader, Source::Join, &call).await;
             }
             // An MCP answer carries the id of the request that began it: whoever joins waits for its end and
             // asks again, and gets the recorded answer under its own id.
@@ -156,9 +157,10 @@ async fn begin(
     call: Call,
     asked: Asked,
 ) -> Result<Departure, Refusal> {
-    let feed = Arc::clone(&open.feed);
+    // Before the work begins: it lets go of what nobody reads.
+    let reader = respond::reader(sidecar, &open.feed, &served)?;
     sidecar.tasks.spawn(record::carry(Arc::clone(sidecar), open, call.detached(), asked));
-    respond::running(sidecar, served, feed, Source::Live, &call).await
+    respond::running(sidecar, served, reader, Source::Live, &call).await
 }
 
 async fn listed(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Result<Departure, Refusal> {

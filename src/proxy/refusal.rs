@@ -207,8 +207,8 @@ pub(crate) fn in_doubt(step: StepIndex, operation: &str, upstream: &str) -> Refu
 
 pub(crate) fn not_recorded(step: StepIndex) -> Refusal {
     let message = format!(
-        "step {step} was completed, but its answer was larger than what is recorded \
-         (limits.recorded_mib_max), so it cannot be replayed; it is not sent again"
+        "the answer of step {step} is larger than what is recorded (limits.recorded_mib_max), so it cannot be \
+         given a second time; the call is not sent again"
     );
     refuse(422, Code::BodyNotRecorded, Again::Harmful, message)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::journal::Peer;
+use crate::journal::{Peer, Record};
 use crate::model::{AttemptId, Fingerprint, StepIndex, UpstreamName, WorkflowKey};
 use crate::replay::cursor::Exchange;
 
@@ -121,6 +121,8 @@ pub(crate) struct UpstreamSession {
 pub(crate) struct RunState {
     pub(crate) attempt: Option<LiveAttempt>,
     pub(crate) running: HashMap<StepIndex, Arc<Feed>>,
+    /// What is to be recorded with the next commit.
+    pub(crate) notes: Vec<Record>,
     /// Sessions the upstreams gave, by upstream and by the session id the agent was shown.
     pub(crate) sessions: HashMap<(UpstreamName, String), UpstreamSession>,
 }

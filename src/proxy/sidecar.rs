@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::journal::Journal;
 use crate::model::{Clock, Dialect, RunNonce, UpstreamName, WorkflowId};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream;
 
+use super::notes::Notes;
 use super::run::Runs;
 use super::tasks::Tasks;
 
@@ -87,8 +89,9 @@ pub struct Sidecar {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) runs: Runs,
     pub(crate) tasks: Tasks,
+    pub(crate) notes: Notes,
     pub(crate) metrics: Arc<Metrics>,
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
     random: fn(&mut [u8]),
 }
 
@@ -107,8 +110,9 @@ impl Sidecar {
             clock,
             runs: Runs::default(),
             tasks: Tasks::default(),
+            notes: Notes::default(),
             metrics,
-            draining: AtomicBool::new(false),
+            draining: watch::channel(false).0,
             random,
         })
     }
@@ -127,11 +131,20 @@ impl Sidecar {
 
     /// From now on new steps are refused; replays, joins and running steps go on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.send_replace(true);
     }
 
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        *self.draining.borrow()
+    }
+
+    /// Resolves when [`Sidecar::drain`] was called.
+    pub(crate) fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut draining = self.draining.subscribe();
+        async move {
+            // The sender lives as long as the sidecar; it going away means the same.
+            _ = draining.wait_for(|draining| *draining).await;
+        }
     }
 
     /// Steps and streams at work.

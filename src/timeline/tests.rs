@@ -1,28 +1,14 @@
 //! One workflow with everything that can happen to a step, told as text and as JSON.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::*;
 use crate::journal::memory::Memory;
 use crate::journal::{Batch, Completed, Intent, Record, Urgency};
 use crate::model::{
-    AttemptId, AttemptReason, BodyHash, CallKind, Clock, Dialect, EffectClass, Epoch, FailureClass,
-    Fingerprint, Owner, RunNonce, StepIndex, Timestamp, UpstreamName,
+    AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
+    Owner, RunNonce, StepIndex, TestClock, Timestamp, UpstreamName,
 };
-
-#[derive(Debug)]
-struct Stopped;
-
-impl Clock for Stopped {
-    fn now(&self) -> Timestamp {
-        Timestamp(0)
-    }
-
-    fn since_boot(&self) -> Duration {
-        Duration::ZERO
-    }
-}
 
 /// 2026-11-20T14:00:00Z.
 const START: i64 = 1_795_183_200_000;
@@ -114,7 +100,7 @@ fn failed(step: u64, tried: u32, status: u16, ms: i64) -> Record {
 }
 
 fn journal(id: &str, records: Vec<Record>) -> Memory {
-    let journal = Memory::new(Arc::new(Stopped));
+    let journal = Memory::new(Arc::new(TestClock::default()));
     append(&journal, id, records);
     journal
 }

@@ -24,6 +24,7 @@ mod demo;
 mod durability;
 mod mcp;
 mod parts;
+mod shutdown;
 mod streaming;
 mod support;
 mod tidy;

@@ -7,19 +7,18 @@ use crate::support::gate::Gate;
 use crate::support::h2::H2;
 use crate::support::llm::Api;
 use crate::support::sidecar::{Setup, Sidecar};
-use crate::support::upstream::{Act, Script, Upstream};
-use crate::support::wait;
+use crate::support::upstream::{Act, Script, Upstream, head};
 
-const WORDS: [&str; 4] = ["one ", "two ", "three ", "four"];
+pub(crate) const WORDS: [&str; 4] = ["one ", "two ", "three ", "four"];
 /// How long something that must not happen is given to happen.
 const NOT_WITHIN: Duration = Duration::from_millis(300);
 
-fn start(api: Api, upstream: &Upstream) -> Sidecar {
+pub(crate) fn start(api: Api, upstream: &Upstream) -> Sidecar {
     Setup::new().upstream("llm", api.dialect(), &upstream.url()).start()
 }
 
 /// A streaming request; with an attempt it belongs to workflow `w`.
-fn ask(api: Api, attempt: Option<usize>) -> Ask {
+pub(crate) fn ask(api: Api, attempt: Option<usize>) -> Ask {
     let prefix = attempt.map(|attempt| format!("/w/w/a/{attempt}")).unwrap_or_default();
     Ask::post(format!("{prefix}/llm{}", api.path(true)), api.ask("count", true))
 }
@@ -274,96 +273,6 @@ fn an_upstream_that_falls_silent_is_given_up() {
 }
 
 #[test]
-fn sigterm_refuses_new_steps_serves_recorded_ones_and_lets_running_ones_end() {
-    let api = Api::OpenaiChat;
-    let gate = Gate::new();
-    let held = gate.clone();
-    let upstream = Upstream::start(move |request| {
-        let events = api.events(&WORDS);
-        if request.text().contains("count") && request.count > 1 {
-            Script::stream().chunks(&events[..2]).hold(&held).chunks(&events[2..]).end()
-        } else {
-            Script::events(&events)
-        }
-    });
-    let mut sidecar = start(api, &upstream);
-    let other = Ask::post(format!("/w/w/a/1/llm{}", api.path(true)), api.ask("first", true));
-    let lived = sidecar.call(&other).expect(200, "live");
-    let mut running = sidecar.connect();
-    running.send(&ask(api, Some(1)));
-    let mut reading = running.head("POST").unwrap();
-    reading.until("two").unwrap();
-
-    // All of these are connected before.
-    let (mut fresh, mut replaying, mut joining) = (sidecar.connect(), sidecar.connect(), sidecar.connect());
-    let again = Ask::post(format!("/w/x/a/1/llm{}", api.path(true)), api.ask("first", true));
-    fresh.call(&again).unwrap().expect(200, "live");
-    sidecar.terminate();
-    wait::until("not ready", || {
-        let ready = sidecar.ask_admin(&Ask::get("/readyz"));
-        ready.status == 503 && sidecar.ask_admin(&Ask::get("/healthz")).status == 200
-    });
-    let new = Ask::post(format!("/w/x/a/1/llm{}", api.path(true)), api.ask("something new", true));
-    let refused = fresh.call(&new).unwrap();
-    assert_eq!((refused.status, refused.header("x-should-retry")), (503, Some("true")), "{refused:?}");
-    assert!(refused.header("retry-after").is_some() && refused.text().contains("OG3008"), "{refused:?}");
-    let again = Ask::post(format!("/w/w/a/2/llm{}", api.path(true)), api.ask("first", true));
-    let replayed = replaying.call(&again).unwrap().expect(200, "replay");
-    assert_eq!(replayed.body, lived.body);
-    joining.send(&ask(api, Some(2)));
-    let joined = joining.head("POST").unwrap();
-    assert_eq!(joined.header("x-outrigger-source"), Some("join"));
-
-    gate.open();
-    assert_eq!(joined.whole().unwrap().text(), api.events(&WORDS).concat());
-    assert_eq!(reading.whole().unwrap().text(), api.events(&WORDS).concat());
-    assert!(sidecar.exit().success());
-    assert_eq!(sidecar.states("w"), ["completed", "completed"]);
-    assert!(upstream.requests().iter().all(|request| !request.text().contains("something new")));
-}
-
-#[test]
-fn sigterm_breaks_off_what_takes_too_long_and_what_was_sent_is_in_doubt() {
-    let gate = Gate::new();
-    let held = gate.clone();
-    let upstream = Upstream::start(move |_| Script::json("{}").held(&held));
-    let mut sidecar = Setup::new().upstream("crm", "http", &upstream.url()).line("shutdown_s: 1").start();
-    let mut agent = sidecar.connect();
-    let charge = |attempt: usize| Ask::post(format!("/w/w/a/{attempt}/crm/charge"), "{}");
-    agent.send(&charge(1));
-    gate.reached(1);
-    assert!(sidecar.stop().success(), "a clean end");
-    match agent.read("POST") {
-        Ok(answer) => assert_ne!(answer.status, 200, "{answer:?}"),
-        Err(broken) => assert_eq!(broken.status, None, "{broken:?}"),
-    }
-    gate.open();
-    assert_eq!(sidecar.states("w"), ["in_doubt"]);
-    sidecar.restart();
-    let refused = sidecar.call(&charge(2));
-    assert_eq!(refused.status, 422, "{refused:?}");
-    assert_eq!(upstream.count(), 1);
-}
-
-#[test]
-fn a_second_signal_ends_at_once() {
-    let gate = Gate::new();
-    let held = gate.clone();
-    let upstream = Upstream::start(move |_| Script::json("{}").held(&held));
-    let mut sidecar = Setup::new().upstream("crm", "http", &upstream.url()).start();
-    let mut agent = sidecar.connect();
-    agent.send(&Ask::get("/w/w/a/1/crm/slow"));
-    gate.reached(1);
-    sidecar.terminate();
-    wait::until("not ready", || sidecar.ask_admin(&Ask::get("/readyz")).status == 503);
-    sidecar.terminate();
-    assert_eq!(sidecar.exit().code(), Some(128 + 15));
-    gate.open();
-    sidecar.restart();
-    assert_eq!(sidecar.call(&Ask::get("/w/w/a/2/crm/slow")).status, 200);
-}
-
-#[test]
 fn nothing_of_a_stream_waits_for_more() {
     // Each event is held back upstream until the agent has got the one before.
     let api = Api::Anthropic;
@@ -448,4 +357,39 @@ fn an_effect_that_a_running_stream_may_have_called_for_waits_for_that_streams_ou
         effect.read("POST").unwrap().expect(200, "live");
         assert_eq!((tool.count(), sidecar.states("w")), (1, vec!["completed".to_owned(); 2]));
     }
+}
+
+/// Peak resident memory of a process, in MiB.
+fn peak_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn an_answer_too_long_to_be_kept_reaches_its_reader_whole_and_stays_out_of_memory() {
+    const MIB: usize = 1 << 20;
+    const LONG_MIB: usize = 160;
+    let upstream = Upstream::start(|_| {
+        let text = Script::raw(head(200, &[("content-type", "text/plain")], Some(LONG_MIB * MIB)));
+        (0..LONG_MIB).fold(text, |script, _| script.then(Act::Send(vec![b'x'; MIB])))
+    });
+    let limits = "recorded_mib_max: 1";
+    let sidecar = Setup::new().upstream("crm", "http", &upstream.url()).limits(limits).start();
+    let before = peak_mib(sidecar.pid());
+    let ask = |attempt: usize| Ask::get(format!("/w/w/a/{attempt}/crm/export"));
+    let mut connection = sidecar.connect();
+    connection.send(&ask(1));
+    let mut reading = connection.head("GET").unwrap();
+    reading.until(&"x".repeat(3 * MIB)).unwrap();
+    // It is running still, and its beginning is gone: nobody can join it any more.
+    let joining = sidecar.call(&ask(2));
+    assert!(joining.status == 422 && joining.text().contains("OG3006"), "{joining:?}");
+    let answer = reading.whole().unwrap();
+    assert_eq!((answer.status, answer.body.len()), (200, LONG_MIB * MIB));
+    let grown = peak_mib(sidecar.pid()) - before;
+    assert!(grown < 40, "memory grew by {grown} MiB for an answer of {LONG_MIB} MiB");
+    let again = sidecar.call(&ask(3));
+    assert!(again.status == 422 && again.text().contains("OG3006"), "{again:?}");
+    assert_eq!(upstream.count(), 1);
 }

@@ -14,6 +14,7 @@ use crate::model::EffectClass;
 use crate::proxy::call::Call;
 use crate::proxy::feed::{AnswerStart, Feed};
 use crate::proxy::headers;
+use crate::proxy::pieces::Pieces;
 use crate::proxy::sidecar::{Sidecar, Upstream};
 use crate::upstream::{Error, OutBody, Resend};
 use crate::wire::answer::{Answer, AnswerHead, AnswerOptions, Cut, Outcome, Piece};
@@ -24,7 +25,7 @@ const DESERTED_POLL: Duration = Duration::from_millis(500);
 /// What goes out for a call, and what that means for its answer.
 #[derive(Debug)]
 pub(crate) struct Outbound {
-    pub(crate) body: Bytes,
+    pub(crate) body: Pieces,
     pub(crate) headers: HeaderMap,
     /// The usage option was added; its traces are taken out of the answer.
     pub(crate) asked_usage: bool,
@@ -35,7 +36,7 @@ pub(crate) fn outbound(call: &Call) -> Outbound {
     let edit = call.inspected.usage_edit.as_ref().filter(|_| call.upstream.asks_usage());
     let asked_usage = edit.is_some();
     Outbound {
-        body: edit.map_or_else(|| call.body.clone(), |edit| edit.apply(&call.body).into()),
+        body: edit.map_or_else(|| call.body.clone().into(), |edit| Pieces::edited(&call.body, edit)),
         headers: headers::outbound(&call.headers, true),
         asked_usage,
     }
@@ -67,7 +68,7 @@ pub(crate) async fn send(
         return Ok(Response::from_parts(head, Either::Right(Full::new(refusal))));
     }
     call.upstream.observe();
-    outbound.body = call.body.clone();
+    outbound.body = call.body.clone().into();
     outbound.asked_usage = false;
     Ok(send_once(call, outbound, class).await?.map(Either::Left))
 }
@@ -77,7 +78,7 @@ async fn send_once(
     outbound: &Outbound,
     class: EffectClass,
 ) -> Result<Response<Incoming>, Error> {
-    let body = Full::new(outbound.body.clone()).map_err(|never| match never {}).boxed_unsync();
+    let body = outbound.body.clone().map_err(|never| match never {}).boxed_unsync();
     let request = request(&call.upstream, call, outbound.headers.clone(), body);
     let resend = if class == EffectClass::Effect { Resend::Never } else { Resend::Allowed };
     let waiting = call.upstream.client.send(request, resend);
@@ -136,6 +137,8 @@ pub(crate) enum Broken {
     Deserted,
     /// The sidecar is stopping.
     Stopping,
+    /// It is too long to be kept, and whoever asked for it does not read on.
+    Unread,
 }
 
 /// Reads the answer, feeding the agent's exchanges as far as they may see it now.
@@ -185,6 +188,14 @@ pub(crate) async fn read(
         }
         taken.take(&mut pieces, limit);
         fed?;
+        // Whoever holds up an answer that is not kept holds up the upstream, but not for ever.
+        tokio::select! {
+            waited = tokio::time::timeout(call.upstream.idle, feed.room()) => {
+                waited.map_err(|_| Broken::Unread)?;
+            }
+            () = &mut deserted => return Err(Broken::Deserted),
+            () = &mut ending => return Err(Broken::Stopping),
+        }
     }
     let outcome = answer.finish(&mut pieces).map_err(Broken::Cut);
     taken.take(&mut pieces, limit);
@@ -268,8 +279,8 @@ impl Taken<'_> {
 
     fn record(&mut self, bytes: &Bytes, limit: usize) {
         self.len = self.len.saturating_add(bytes.len());
-        if self.len > limit {
-            self.recorded = None;
+        if self.len > limit && self.recorded.take().is_some() {
+            self.feed.let_go();
         }
         if let Some(parts) = &mut self.recorded {
             parts.push(bytes.clone());

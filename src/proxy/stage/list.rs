@@ -71,7 +71,7 @@ async fn live(
     let fetched = fetch_list(sidecar, enrolled, call).await.map_err(|broken| match broken {
         Broken::Upstream(error) => refusal::upstream_failed(&call.upstream.name, &error),
         Broken::Cut(cut) => refusal::cut(&call.upstream.name, &cut.to_string()),
-        Broken::Deserted | Broken::Stopping => refusal::stopping(),
+        Broken::Deserted | Broken::Stopping | Broken::Unread => refusal::stopping(),
     })?;
     let code = fetched.start.status.as_u16();
     let served = fetched.outcome.mcp_response.clone().or_else(|| fetched.recorded.clone());
@@ -97,7 +97,7 @@ async fn fetch_list(sidecar: &Arc<Sidecar>, enrolled: &Enrolled, call: &Call) ->
     }
     // A list is short and goes out in one piece; its caller counts as the reader of a feed nobody shows.
     let feed = Arc::new(Feed::default());
-    let _waiting = Reader::new(Arc::clone(&feed), Arc::clone(&sidecar.clock));
+    let _waiting = Reader::of_the_end(Arc::clone(&feed), Arc::clone(&sidecar.clock));
     fetch::read(sidecar, call, false, response, &feed).await
 }
 

@@ -88,14 +88,25 @@ pub(crate) async fn metered(sidecar: &Arc<Sidecar>, call: &Call) -> Result<Depar
         succeeded: head.status.is_success(),
         begun: sidecar.clock.now(),
     });
-    Ok(Response::from_parts(head, PassBody::new(body, silence_of(call), tap).boxed_unsync()))
+    Ok(Response::from_parts(head, passed(sidecar, call, body, tap).boxed_unsync()))
 }
 
-/// How long an answer may be silent. The event streams that an MCP client listens on say nothing for as
-/// long as nothing happens.
-fn silence_of(call: &Call) -> Duration {
+/// The event streams that an MCP client listens on. They say nothing for as long as nothing happens, and
+/// have no end of their own.
+fn listens(call: &Call) -> bool {
     let listens = call.method == Method::GET || call.rpc_method() == Some("subscriptions/listen");
-    if call.upstream.dialect == Dialect::Mcp && listens { LISTENING_SILENCE } else { call.upstream.idle }
+    call.upstream.dialect == Dialect::Mcp && listens
+}
+
+/// The answer to a call that is forwarded.
+fn passed(sidecar: &Sidecar, call: &Call, body: AnswerBody, tap: Option<Tap>) -> PassBody {
+    let mut passed = PassBody::new(body, call.upstream.idle, tap);
+    if listens(call) {
+        passed.idle = LISTENING_SILENCE;
+        passed.silence.as_mut().reset(deadline(LISTENING_SILENCE));
+        passed.last_call = Some(Box::pin(sidecar.drained()));
+    }
+    passed
 }
 
 const LISTENING_SILENCE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -121,7 +132,7 @@ pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Resu
     }
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
-    Ok(Response::from_parts(head, PassBody::new(Either::Left(body), silence_of(call), None).boxed_unsync()))
+    Ok(Response::from_parts(head, passed(sidecar, call, Either::Left(body), None).boxed_unsync()))
 }
 
 /// What an agent gets whose session exists only towards the sidecar so far. `None`: a call that needs
@@ -193,6 +204,8 @@ struct PassBody {
     joiner: Joiner,
     trailers: Option<Frame<Bytes>>,
     tap: Option<Tap>,
+    /// Ends a stream that has no end of its own: nobody waits for it at shutdown.
+    last_call: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     ended: bool,
     torn: bool,
 }
@@ -207,6 +220,7 @@ impl PassBody {
             joiner: Joiner::default(),
             trailers: None,
             tap,
+            last_call: None,
             ended: false,
             torn: false,
         }
@@ -234,8 +248,10 @@ impl PassBody {
         }
     }
 
-    fn is_silent(&mut self, context: &mut Context<'_>) -> bool {
-        self.silence.as_mut().poll(context).is_ready()
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let stops =
+            self.last_call.as_mut().is_some_and(|last_call| last_call.as_mut().poll(context).is_ready());
+        stops || self.silence.as_mut().poll(context).is_ready()
     }
 }
 
@@ -269,7 +285,7 @@ impl Body for PassBody {
                 }
                 Poll::Ready(Some(Err(_))) => this.torn = true,
                 Poll::Ready(None) => this.end(),
-                Poll::Pending if this.joiner.is_empty() && this.is_silent(context) => this.torn = true,
+                Poll::Pending if this.joiner.is_empty() && this.is_over(context) => this.torn = true,
                 Poll::Pending if this.joiner.is_empty() => return Poll::Pending,
                 Poll::Pending if this.joiner.waits(context) => return Poll::Pending,
                 Poll::Pending => return Poll::Ready(Some(Ok(Frame::data(this.joiner.take())))),

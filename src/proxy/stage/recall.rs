@@ -113,14 +113,14 @@ fn decide(sidecar: &Sidecar, enrolled: &Enrolled, call: &Call, asked: &Asked) ->
     match found.decision {
         Decision::Replay(step) => {
             let repeated = found.summaries.len() > 1 || asked.class == EffectClass::Effect;
-            let ticket = use_step(sidecar, &state, enrolled, step, repeated)?;
+            let ticket = use_step(sidecar, &mut state, enrolled, step, repeated)?;
             let served = serve(&mut state, enrolled, step);
             repetition::note(&mut state, call, asked.class);
             Ok(Decided::Recall(Recall::Recorded { served, ticket: ticket.filter(|_| repeated) }))
         }
         Decision::Join(step) => {
             // The ticket may ride: whoever joins gets the end of the answer after a flush of its own.
-            drop(use_step(sidecar, &state, enrolled, step, false)?);
+            drop(use_step(sidecar, &mut state, enrolled, step, false)?);
             let feed = state.running.get(&step).cloned().ok_or_else(refusal::internal)?;
             let served = serve(&mut state, enrolled, step);
             repetition::note(&mut state, call, asked.class);
@@ -207,7 +207,7 @@ fn candidate(
 /// Records that this attempt has used the step, unless it already had.
 fn use_step(
     sidecar: &Sidecar,
-    state: &RunState,
+    state: &mut RunState,
     enrolled: &Enrolled,
     step: StepIndex,
     durable: bool,
@@ -222,10 +222,11 @@ fn use_step(
         return asked.map(|_| None).map_err(|error| refusal::journal(&error));
     }
     let record = Record::Redelivered { step, attempt: enrolled.attempt, at: sidecar.clock.now() };
+    let batch = Batch { records: state.with_notes([record]), bodies: Vec::new() };
     let urgency = if durable { Urgency::Now } else { Urgency::Ride };
     sidecar
         .journal
-        .commit(key, sidecar.journal.epoch(), Batch::one(record), urgency)
+        .commit(key, sidecar.journal.epoch(), batch, urgency)
         .map(Some)
         .map_err(|error| refusal::journal(&error))
 }
@@ -294,6 +295,12 @@ impl Slot {
         asked: &Asked,
     ) -> Result<Option<(OpenStep, Served)>, Refusal> {
         let run = Arc::clone(&self.enrolled.run);
+        // Before the lock: it takes as long as the body is large.
+        let request = self.again.is_none().then(|| Body {
+            hash: BodyHash(*blake3::hash(&call.body).as_bytes()),
+            bytes: call.body.clone(),
+            parts: call.inspected.parts.clone(),
+        });
         let mut state = run.state.lock();
         check_attempt(&state, &self.enrolled)?;
         let found = look_up(sidecar, &state, &self.enrolled, asked)?;
@@ -305,10 +312,12 @@ impl Slot {
         if !unchanged {
             return Ok(None);
         }
-        let (step, tried, batch) = match &self.again {
-            Some(again) => self.next_try(sidecar, again)?,
-            None => self.first_try(sidecar, call, asked, &found)?,
+        let (step, tried, mut batch) = match (&self.again, request) {
+            (None, Some(request)) => self.first_try(sidecar, call, asked, &found, request)?,
+            (Some(again), _) => self.next_try(sidecar, again)?,
+            (None, None) => return Err(refusal::internal()),
         };
+        batch.records = state.with_notes(batch.records);
         let urgency = if asked.class == EffectClass::Effect { Urgency::Now } else { Urgency::Ride };
         let intent = sidecar
             .journal
@@ -340,17 +349,13 @@ impl Slot {
         call: &Call,
         asked: &Asked,
         found: &Found,
+        request: Body,
     ) -> Result<(StepIndex, u32, Batch), Refusal> {
         let key = &self.enrolled.run.key;
         let head = sidecar.journal.attach(key).map_err(|error| refusal::journal(&error))?;
         let step = StepIndex::new(head.map_or(0, |head| head.steps) + 1).ok_or_else(refusal::internal)?;
         let at = sidecar.clock.now();
         let own = found.summaries.iter().filter(|summary| summary.attempt == self.enrolled.attempt).count();
-        let request = Body {
-            hash: BodyHash(*blake3::hash(&call.body).as_bytes()),
-            bytes: call.body.clone(),
-            parts: call.inspected.parts.clone(),
-        };
         let intent = Intent {
             step,
             attempt: self.enrolled.attempt,

@@ -288,6 +288,10 @@ impl Work<'_> {
                 "the agent left and the time to read on was over",
             ),
             Broken::Stopping => upstream::Error::early(FailureClass::Reset, "the sidecar stopped"),
+            Broken::Unread => upstream::Error::early(
+                FailureClass::Timeout,
+                "the agent did not read on, and the answer is too long to be kept for it",
+            ),
         };
         tracing::warn!(
             workflow = %self.run.key, step = %self.step, upstream = %self.call.upstream.name,
@@ -333,9 +337,19 @@ impl Work<'_> {
         if doubt { StepState::InDoubt } else { StepState::Failed }
     }
 
-    async fn commit(&self, batch: Batch, urgency: Urgency) -> Result<(), journal::Error> {
+    async fn commit(&self, mut batch: Batch, urgency: Urgency) -> Result<(), journal::Error> {
         let journal = &self.sidecar.journal;
-        let ticket = journal.commit(&self.run.key, journal.epoch(), batch, urgency)?;
+        let ticket = {
+            let mut state = self.run.state.lock();
+            // Notes keep their place among the workflow's records; without any nobody has to wait.
+            let _in_order = if state.notes.is_empty() {
+                None
+            } else {
+                batch.records = state.with_notes(batch.records);
+                Some(state)
+            };
+            journal.commit(&self.run.key, journal.epoch(), batch, urgency)?
+        };
         match urgency {
             Urgency::Now => self.durable(ticket).await,
             Urgency::Ride => Ok(()),

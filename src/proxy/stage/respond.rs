@@ -7,7 +7,7 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 
-use crate::journal::{Batch, Completed, Record, Ticket, Urgency};
+use crate::journal::{Completed, Record, Ticket};
 use crate::model::{CallKind, Dialect, Source, StepState};
 use crate::proxy::body::{AgentBody, AtEnd, FeedBody, WholeBody};
 use crate::proxy::call::Call;
@@ -78,15 +78,20 @@ pub(super) fn readdressed(recorded: &Bytes, call: &Call, headers: &HeaderMap) ->
     }
 }
 
+/// A place at the beginning of a running step's answer.
+pub(crate) fn reader(sidecar: &Sidecar, feed: &Arc<Feed>, served: &Served) -> Result<Reader, Refusal> {
+    let reader = Reader::new(Arc::clone(feed), Arc::clone(&sidecar.clock));
+    reader.ok_or_else(|| refusal::not_recorded(served.step))
+}
+
 /// Streams a running step to the agent that began or joined it.
 pub(crate) async fn running(
     sidecar: &Arc<Sidecar>,
     served: Served,
-    feed: Arc<Feed>,
+    reader: Reader,
     source: Source,
     call: &Call,
 ) -> Result<Departure, Refusal> {
-    let reader = Reader::new(feed, Arc::clone(&sidecar.clock));
     let start = reader.start().await?;
     let bodiless = fetch::is_bodiless(call, &start);
     let mut headers = start.headers;
@@ -106,8 +111,7 @@ pub(crate) async fn running(
 
 /// Waits for a running step to end, for a caller that cannot be given its bytes as they are.
 pub(crate) async fn settled(sidecar: &Sidecar, feed: &Arc<Feed>) {
-    let mut reader = Reader::new(Arc::clone(feed), Arc::clone(&sidecar.clock));
-    reader.settled().await;
+    Reader::of_the_end(Arc::clone(feed), Arc::clone(&sidecar.clock)).settled().await;
 }
 
 fn recorded(sidecar: &Sidecar, served: &Served) -> Result<Completed, Refusal> {
@@ -163,13 +167,6 @@ fn delivered(sidecar: Arc<Sidecar>, served: Served) -> AtEnd {
             live.answered = true;
             live.active_at = sidecar.clock.since_boot();
         }
-        let delivered = Record::Delivered { step: served.step, attempt: served.attempt };
-        // A lost note costs one answer served twice after a crash of the sidecar, never a second effect.
-        _ = sidecar.journal.commit(
-            &served.run.key,
-            sidecar.journal.epoch(),
-            Batch::one(delivered),
-            Urgency::Ride,
-        );
+        sidecar.note(&served.run, Record::Delivered { step: served.step, attempt: served.attempt });
     })
 }

@@ -12,6 +12,7 @@ use http::{Method, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use crate::json::Tape;
 use crate::model::{AttemptId, Channel, Dialect, EffectClass, Operation, Surface, UpstreamName, WorkflowId};
 use crate::proxy::call::{Call, Target};
 use crate::proxy::connection::Connection;
@@ -131,7 +132,7 @@ pub(crate) async fn call(
     let limits = snapshot.limits;
     let sent = read(body, &headers, limits.body_bytes_max, limits.body_idle).await?;
     let body = decode(sent, &mut headers, limits.body_bytes_max)?;
-    let inspected = {
+    let mut inspected = {
         let plain = headers::plain(&headers);
         let view = RequestView {
             dialect: target.upstream.dialect,
@@ -147,6 +148,8 @@ pub(crate) async fn call(
             (Err(_), None) => unread(target.upstream.dialect),
         }
     };
+    // Large, and of no use once the call is understood.
+    let json = inspected.json.take();
     let mut call = Call {
         connection,
         workflow: target.workflow,
@@ -161,7 +164,7 @@ pub(crate) async fn call(
         fingerprints: None,
     };
     if call.workflow.is_some() && call.inspected.operation.channel != Channel::Live {
-        call.fingerprints = Some(fingerprints(&call));
+        call.fingerprints = Some(fingerprints(&call, json.as_ref()));
     }
     Ok(call)
 }
@@ -174,7 +177,7 @@ fn unread(dialect: Dialect) -> Inspected {
     Inspected { operation, json: None, usage_edit: None, parts: Vec::new(), mcp: None }
 }
 
-fn fingerprints(call: &Call) -> Fingerprints {
+fn fingerprints(call: &Call, json: Option<&Tape>) -> Fingerprints {
     if call.inspected.operation.channel == Channel::List {
         let mcp = call.inspected.mcp.as_ref();
         let exact = fingerprint::list(&fingerprint::ListAsked {
@@ -195,7 +198,7 @@ fn fingerprints(call: &Call) -> Fingerprints {
         query: call.query.as_deref(),
         headers: &headers::plain(&call.headers),
         body: &call.body,
-        json: call.inspected.json.as_ref(),
+        json,
     })
 }
 

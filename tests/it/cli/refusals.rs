@@ -201,6 +201,11 @@ fn a_request_that_stops_coming_is_given_up_and_one_cut_short_is_not_sent() {
     let mut silent = sidecar.connect();
     silent.write(b"POST /w/w/a/1/crm/notes HTTP/1.1\r\nhost: x\r\n");
     assert!(silent.is_closed_within(std::time::Duration::from_secs(10)), "a head that never ends");
+    for said in ["", "PRI * HTTP/2.0\r\n"] {
+        let mut silent = sidecar.connect();
+        silent.write(said.as_bytes());
+        assert!(silent.is_closed_within(std::time::Duration::from_secs(10)), "after {said:?}");
+    }
     drop(slow);
     sidecar.wait_connections(0.0);
     assert_eq!(upstream.count(), 0);
