@@ -1,15 +1,23 @@
 //! The process at the other end of a loopback connection, found through `/proc`. Reads only; a process
 //! that cannot be seen (another PID or network namespace, another user) is `None`, never a guess.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
 
 use crate::journal::Peer;
 
+use super::sock_diag;
+
 /// Longest chain of parents that is followed.
 const ANCESTORS_MAX: usize = 64;
+
+/// Processes that are looked at before all others.
+const RECENT_MAX: usize = 16;
 
 /// What `/proc/PID/stat` says about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,18 +28,57 @@ struct Stat {
     start_ticks: u64,
 }
 
-/// Finds the process whose socket is connected from `client` to `server`. Looks at every process it may
-/// look at, so call it once per connection, off the async threads.
-pub fn find(client: SocketAddr, server: SocketAddr) -> Option<Peer> {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .into_iter()
-        .find_map(|table| socket_inode(&fs::read_to_string(table).ok()?, client, server))?;
-    let target = format!("socket:[{inode}]");
-    let mut holders: Vec<Peer> =
-        processes().filter(|pid| holds(*pid, &target)).filter_map(describe).collect();
-    // A forked child shares the socket; the process that opened it is the older one.
-    holders.sort_by_key(|peer| (peer.start_ticks, peer.pid));
-    holders.into_iter().next()
+/// Finds processes, and remembers whom it found: some agents open a connection for every call.
+#[derive(Debug, Default)]
+pub struct Finder {
+    /// The last first.
+    recent: Mutex<VecDeque<u32>>,
+}
+
+impl Finder {
+    /// Finds the process whose socket is connected from `client` to `server`. Looks at every process it may
+    /// look at unless it is one it has found before, so call it once per connection, off the async threads.
+    pub fn find(&self, client: SocketAddr, server: SocketAddr) -> Option<Peer> {
+        let inode = inode(client, server)?;
+        let target = format!("socket:[{inode}]");
+        let recent = self.recent.lock().clone();
+        let known = recent.into_iter().find(|pid| holds(*pid, &target));
+        let found = match known {
+            Some(pid) => describe(eldest(pid, &target)),
+            None => opener(&target),
+        }?;
+        let mut recent = self.recent.lock();
+        recent.retain(|pid| *pid != found.pid);
+        recent.push_front(found.pid);
+        recent.truncate(RECENT_MAX);
+        Some(found)
+    }
+}
+
+fn inode(client: SocketAddr, server: SocketAddr) -> Option<u64> {
+    sock_diag::inode(client, server).or_else(|| {
+        let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter();
+        let mut inodes =
+            tables.filter_map(|table| socket_inode(&fs::read_to_string(table).ok()?, client, server));
+        inodes.next()
+    })
+}
+
+/// The process that opened a socket: a forked child shares it, and is the younger one.
+fn opener(target: &str) -> Option<Peer> {
+    let holders = processes().filter(|pid| holds(*pid, target)).filter_map(describe);
+    holders.min_by_key(|peer| (peer.start_ticks, peer.pid))
+}
+
+/// Follows a process that holds a socket up to the one it has it from.
+fn eldest(mut pid: u32, target: &str) -> u32 {
+    for _ in 0..ANCESTORS_MAX {
+        match stat(pid).map(|stat| stat.parent).filter(|parent| holds(*parent, target)) {
+            Some(parent) => pid = parent,
+            None => break,
+        }
+    }
+    pid
 }
 
 /// Describes a process of this PID namespace; `None` when it is gone or may not be looked at.
@@ -79,7 +126,10 @@ fn ended(state: char) -> bool {
 }
 
 fn boot_id() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
+    // It ends with this process at the latest.
+    static BOOT_ID: OnceLock<Option<String>> = OnceLock::new();
+    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    BOOT_ID.get_or_init(|| read().map(|text| text.trim().to_owned())).clone()
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -157,8 +207,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (_server, _) = listener.accept().unwrap();
-        let peer = find(client.local_addr().unwrap(), client.peer_addr().unwrap()).unwrap();
+        let finder = Finder::default();
+        let (ours, theirs) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let peer = finder.find(ours, theirs).unwrap();
         assert_eq!(peer.pid, std::process::id());
+        assert_eq!(finder.find(ours, theirs).as_ref(), Some(&peer), "found again among the recent ones");
+        assert_eq!(finder.find(theirs, "127.0.0.1:1".parse().unwrap()), None);
+        let listed = socket_inode(&fs::read_to_string("/proc/net/tcp").unwrap(), ours, theirs);
+        assert_eq!(inode(ours, theirs), listed, "the kernel says what its list says");
         assert!(is_alive(&peer));
         assert!(
             !is_alive(&Peer { start_ticks: peer.start_ticks + 1, ..peer.clone() }),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use crate::identity::peer;
+use crate::identity::peer::Finder;
 use crate::journal::Peer;
 
 use super::handed::Handed;
@@ -36,15 +36,15 @@ impl Connection {
     }
 
     /// The process at the other end, looked for once. `None` when it cannot be seen.
-    pub(crate) async fn peer(&self) -> Option<&Peer> {
+    pub(crate) async fn peer(&self, finder: &Arc<Finder>) -> Option<&Peer> {
         if !self.client.ip().to_canonical().is_loopback() {
             return None;
         }
-        let (client, server) = (self.client, self.server);
+        let (client, server, finder) = (self.client, self.server, Arc::clone(finder));
         let found = self
             .peer
             .get_or_init(|| async move {
-                tokio::task::spawn_blocking(move || peer::find(client, server)).await.unwrap_or(None)
+                tokio::task::spawn_blocking(move || finder.find(client, server)).await.unwrap_or(None)
             })
             .await;
         found.as_ref()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::identity::peer::Finder;
 use crate::journal::Journal;
 use crate::model::{Clock, Dialect, RunNonce, UpstreamName, WorkflowId};
 use crate::telemetry::metrics::Metrics;
@@ -90,6 +91,7 @@ pub struct Sidecar {
     pub(crate) runs: Runs,
     pub(crate) tasks: Tasks,
     pub(crate) notes: Notes,
+    pub(crate) peers: Arc<Finder>,
     pub(crate) metrics: Arc<Metrics>,
     draining: watch::Sender<bool>,
     random: fn(&mut [u8]),
@@ -111,6 +113,7 @@ impl Sidecar {
             runs: Runs::default(),
             tasks: Tasks::default(),
             notes: Notes::default(),
+            peers: Arc::default(),
             metrics,
             draining: watch::channel(false).0,
             random,

@@ -37,7 +37,7 @@ pub(crate) async fn attempt(
     // Looking for the peer reads files; it happens before the lock, once per connection.
     let peer = match call.attempt {
         Some(_) => None,
-        None => call.connection.peer().await,
+        None => call.connection.peer(&sidecar.peers).await,
     };
     let run = sidecar.runs.of(&key);
     let (attempt, reason) = {
