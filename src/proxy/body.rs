@@ -4,10 +4,12 @@
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio::time::Instant;
 
 use super::feed::{Next, Reader};
 
@@ -23,8 +25,10 @@ pub(crate) struct Torn;
 pub(super) const JOINED_BYTES_MAX: usize = 16 * 1024;
 /// An answer that is all there is given out in pieces of this size.
 const WHOLE_PIECE_BYTES: usize = 64 * 1024;
-/// How many scheduler turns a body may wait for more before it gives what it has.
+/// How many scheduler turns a body waits for another frame before it gives what it has.
 const TURNS_MAX: u8 = 4;
+/// How long it waits in all, however frequently frames come.
+const JOINING_MAX: Duration = Duration::from_millis(1);
 
 /// What an exchange does when the end of its answer has been handed over; dropped unused otherwise.
 pub(crate) type AtEnd = Box<dyn FnOnce() + Send>;
@@ -34,12 +38,16 @@ pub(crate) type AtEnd = Box<dyn FnOnce() + Send>;
 pub(super) struct Joiner {
     parts: Vec<Bytes>,
     len: usize,
+    /// Since the last frame.
     turns: u8,
+    /// When the first wait began.
+    since: Option<Instant>,
 }
 
 impl Joiner {
     pub(super) fn add(&mut self, part: Bytes) {
         self.len += part.len();
+        self.turns = 0;
         self.parts.push(part);
     }
 
@@ -51,18 +59,25 @@ impl Joiner {
         self.parts.is_empty()
     }
 
-    /// Whether to give the scheduler another turn before giving out what is here.
+    /// Whether to wait for another frame before giving out what is here.
     pub(super) fn waits(&mut self, context: &Context<'_>) -> bool {
-        let waits = self.turns < TURNS_MAX;
-        if waits {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        now.duration_since(since) < JOINING_MAX && self.turn(context)
+    }
+
+    /// Gives the scheduler another turn, a few times.
+    pub(super) fn turn(&mut self, context: &Context<'_>) -> bool {
+        let has_turns = self.turns < TURNS_MAX;
+        if has_turns {
             self.turns += 1;
             context.waker().wake_by_ref();
         }
-        waits
+        has_turns
     }
 
     pub(super) fn take(&mut self) -> Bytes {
-        (self.len, self.turns) = (0, 0);
+        (self.len, self.turns, self.since) = (0, 0, None);
         if self.parts.len() == 1 {
             return self.parts.pop().unwrap_or_default();
         }
@@ -110,7 +125,7 @@ impl Body for FeedBody {
         loop {
             if this.torn && this.joiner.is_empty() {
                 // What was handed over reaches the socket first: an error throws away what is only buffered.
-                if this.joiner.waits(context) {
+                if this.joiner.turn(context) {
                     return Poll::Pending;
                 }
                 return Poll::Ready(Some(Err(Torn)));

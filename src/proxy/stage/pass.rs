@@ -270,7 +270,7 @@ impl Body for PassBody {
             }
             if this.torn {
                 // As in a running step's body: first what is buffered, then the error.
-                if this.joiner.waits(context) {
+                if this.joiner.turn(context) {
                     return Poll::Pending;
                 }
                 return Poll::Ready(Some(Err(Torn)));
