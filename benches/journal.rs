@@ -242,6 +242,7 @@ impl Writer {
             request: request.hash,
             request_len: self.body.len() as u64,
             at: AT,
+            identity: None,
         };
         let completed = Completed {
             step,

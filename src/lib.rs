@@ -3,7 +3,7 @@
 //!
 //! The layers, top to bottom; a module uses only lower ones (see `ARCHITECTURE.md`, enforced by a test):
 //! `cli`, `app`, `admin`, then `proxy`, `timeline` and `config`, then `identity` and `upstream`, then
-//! `journal`, `telemetry`, then the pure `wire` and `replay`, then the pure `model`, `diag` and `json`.
+//! `journal`, `telemetry`, then the pure `wire`, `replay` and `route`, then the pure `model`, `diag` and `json`.
 
 pub mod admin;
 pub mod app;
@@ -16,6 +16,7 @@ pub mod json;
 pub mod model;
 pub mod proxy;
 pub mod replay;
+pub mod route;
 pub mod telemetry;
 pub mod timeline;
 pub mod upstream;

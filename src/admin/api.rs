@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::diag::Code;
 use crate::journal::{self, Batch, Journal, Urgency};
-use crate::model::{AttemptReason, Owner, WorkflowId, WorkflowKey};
+use crate::model::{AttemptReason, Owner, StepIndex, WorkflowId, WorkflowKey};
 use crate::proxy::operations::OperationError;
+use crate::proxy::resolve::{self, Outcome};
 use crate::proxy::sidecar::Sidecar;
 use crate::telemetry::metrics::Gauges;
 use crate::timeline;
@@ -35,6 +37,7 @@ enum Route<'a> {
     Health,
     Metrics,
     Ready,
+    Resolve(&'a str, StepIndex),
     Timeline(&'a str),
     Version,
     Workflow(&'a str),
@@ -57,12 +60,15 @@ impl<'a> Route<'a> {
             Some((id, "attempts")) => Some(Self::Attempts(id)),
             Some((id, "close")) => Some(Self::Close(id)),
             Some((id, "timeline")) => Some(Self::Timeline(id)),
-            Some(_) => None,
+            Some((id, rest)) => {
+                let step = rest.strip_prefix("steps/")?.strip_suffix("/resolve")?;
+                Some(Self::Resolve(id, StepIndex::new(step.parse().ok()?)?))
+            }
         }
     }
 
     fn is_write(&self) -> bool {
-        matches!(self, Self::Attempts(_) | Self::Close(_))
+        matches!(self, Self::Attempts(_) | Self::Close(_) | Self::Resolve(..))
     }
 }
 
@@ -88,6 +94,49 @@ struct Closing {
     reason: String,
 }
 
+/// What has become of a step in doubt.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resolving {
+    outcome: Said,
+    /// Of a completed one.
+    status: Option<u16>,
+    content_type: Option<String>,
+    body_base64: Option<String>,
+    by: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Said {
+    Abandoned,
+    Completed,
+    NotExecuted,
+}
+
+impl Resolving {
+    fn outcome(self) -> Result<Outcome, String> {
+        let answered = self.status.is_some() || self.content_type.is_some() || self.body_base64.is_some();
+        match self.outcome {
+            Said::Abandoned | Said::NotExecuted if answered => {
+                Err("only a completed step has an answer".to_owned())
+            }
+            Said::Abandoned => Ok(Outcome::Abandoned),
+            Said::NotExecuted => Ok(Outcome::NotExecuted),
+            Said::Completed => {
+                let body = self.body_base64.unwrap_or_default();
+                let body = BASE64_STANDARD.decode(body).map_err(|error| format!("body_base64: {error}"))?;
+                let status = self.status.unwrap_or(200);
+                Ok(Outcome::Completed(resolve::Answer {
+                    status,
+                    content_type: self.content_type,
+                    body: body.into(),
+                }))
+            }
+        }
+    }
+}
+
 impl Api {
     pub(super) fn new(parts: Parts) -> Self {
         Self { sidecar: parts.sidecar, listen: parts.listen }
@@ -106,6 +155,7 @@ impl Api {
             Route::Health => text("text/plain; charset=utf-8", "ok\n"),
             Route::Metrics => self.metrics(),
             Route::Ready => self.ready_answer(),
+            Route::Resolve(id, step) => self.resolve(id, step, body).await,
             Route::Timeline(id) => self.timeline(id).await,
             Route::Version => answer_json(
                 StatusCode::OK,
@@ -219,6 +269,33 @@ impl Api {
         }
     }
 
+    async fn resolve(&self, id: &str, step: StepIndex, body: &[u8]) -> Answer {
+        let Some(key) = key(id) else { return not_found() };
+        let resolving: Resolving = match serde_json::from_slice(body) {
+            Ok(resolving) => resolving,
+            Err(error) => {
+                let why = format!(
+                    "the body is {{\"outcome\": \"completed\", \"body_base64\": \"...\"}}, or the outcome is \
+                     `not_executed` or `abandoned`: {error}"
+                );
+                return problem(StatusCode::BAD_REQUEST, None, &why);
+            }
+        };
+        let by = resolving.by.as_deref().unwrap_or("admin API").chars().take(REASON_LEN_MAX);
+        let by = by.collect::<String>();
+        let outcome = match resolving.outcome() {
+            Ok(outcome) => outcome,
+            Err(why) => return problem(StatusCode::BAD_REQUEST, None, &why),
+        };
+        match self.sidecar.resolve_step(&key, step, outcome, &by).await {
+            Ok(()) => answer_json(
+                StatusCode::OK,
+                &json!({ "workflow": key.workflow.as_str(), "step": step.number() }),
+            ),
+            Err(error) => refused(&error),
+        }
+    }
+
     /// Reads the journal where blocking is allowed.
     async fn read<T: Send + 'static>(
         &self,
@@ -266,6 +343,8 @@ fn journal_problem(error: &journal::Error) -> Answer {
 
 fn refused(error: &OperationError) -> Answer {
     let (status, code) = match error {
+        OperationError::BadAnswer(_) => (StatusCode::BAD_REQUEST, None),
+        OperationError::NotInDoubt { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::NotInDoubt)),
         OperationError::Closed => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::WorkflowClosed)),
         OperationError::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::WorkflowDamaged)),
         OperationError::Draining => (StatusCode::SERVICE_UNAVAILABLE, Some(Code::ShuttingDown)),

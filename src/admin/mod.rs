@@ -33,6 +33,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest request body, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The same of a request that brings the answer of a step along.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Largest request head, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Wait after a connection could not be accepted (too many open files), so that the loop does not spin.
@@ -90,12 +92,13 @@ async fn answer(api: Arc<Api>, local: IpAddr, request: Request<Incoming>) -> Res
         return Ok(answer::problem(StatusCode::FORBIDDEN, None, why));
     }
     let answering = async {
+        let brings_answer = head.uri.path().ends_with("/resolve");
+        let bytes_max = if brings_answer { ANSWER_BYTES_MAX } else { BODY_BYTES_MAX };
         let body = match head.method {
-            Method::POST => match Limited::new(body, BODY_BYTES_MAX).collect().await {
+            Method::POST => match Limited::new(body, bytes_max).collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(_) => {
-                    let why =
-                        format!("the body is larger than {} KiB, or did not arrive", BODY_BYTES_MAX / 1024);
+                    let why = format!("the body is larger than {} KiB, or did not arrive", bytes_max >> 10);
                     return answer::problem(StatusCode::PAYLOAD_TOO_LARGE, None, &why);
                 }
             },

@@ -11,6 +11,7 @@ use crate::journal::embedded::{Embedded, IndexReport, OpenReport, Options};
 use crate::model::UpstreamName;
 use crate::proxy::listener;
 use crate::proxy::sidecar::{JournalUnavailable, Limits, Sidecar, Snapshot, Upstream};
+use crate::route::{HttpTool, Tools};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream;
 
@@ -117,8 +118,24 @@ fn upstream_of(settings: &config::Upstream, client: upstream::Client) -> Upstrea
         client,
         idle: settings.idle_timeout,
         drain: settings.drain,
+        tools: tools_of(settings),
         observe_only: AtomicBool::new(settings.usage == UsageMode::Observe),
     }
+}
+
+fn tools_of(settings: &config::Upstream) -> Tools {
+    let (mut named, mut routed) = (HashMap::new(), Vec::new());
+    for (name, tool) in &settings.tools {
+        let rule = Arc::new(tool.rule.clone());
+        match &tool.route {
+            None => _ = named.insert(name.clone(), rule),
+            Some((method, path)) => {
+                let (method, path) = (method.clone(), path.clone());
+                routed.push(HttpTool { name: name.as_str().into(), method, path, rule });
+            }
+        }
+    }
+    Tools::new(named, routed)
 }
 
 pub(super) fn listener_limits(settings: &Settings) -> listener::Limits {

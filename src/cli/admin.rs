@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::uri::Authority;
@@ -16,7 +17,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
 use crate::diag::Code;
-use crate::model::WorkflowId;
+use crate::model::{StepIndex, WorkflowId};
+use crate::proxy::resolve::Outcome;
 use crate::timeline::{Row, Timeline};
 
 use super::failure::{Exit, Failure};
@@ -50,7 +52,12 @@ impl From<Error> for Failure {
                     status,
                     StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY
                 );
-                told.code(code).exit_with(if workflow { Exit::Workflow } else { Exit::Failed })
+                let exit = match status {
+                    StatusCode::BAD_REQUEST => Exit::Usage,
+                    _ if workflow => Exit::Workflow,
+                    _ => Exit::Failed,
+                };
+                told.code(code).exit_with(exit)
             }
             Error::Unreachable { .. } => told.code(Code::SidecarUnreachable),
         }
@@ -140,6 +147,26 @@ impl Admin {
     pub(super) async fn close(&self, id: &WorkflowId, reason: &str) -> Result<(), Error> {
         let body = serde_json::json!({ "reason": reason }).to_string();
         let asked = self.ask(Method::POST, &format!("/v1/workflows/{id}/close"), body.into()).await;
+        asked.map(|_: Anything| ()).map_err(|error| unknown(error, id))
+    }
+
+    pub(super) async fn resolve(
+        &self,
+        id: &WorkflowId,
+        step: StepIndex,
+        outcome: &Outcome,
+        by: &str,
+    ) -> Result<(), Error> {
+        let said = match outcome {
+            Outcome::Abandoned => serde_json::json!({ "outcome": "abandoned", "by": by }),
+            Outcome::NotExecuted => serde_json::json!({ "outcome": "not_executed", "by": by }),
+            Outcome::Completed(answer) => serde_json::json!({
+                "outcome": "completed", "by": by, "status": answer.status,
+                "content_type": answer.content_type, "body_base64": BASE64_STANDARD.encode(&answer.body),
+            }),
+        };
+        let path = format!("/v1/workflows/{id}/steps/{step}/resolve");
+        let asked = self.ask(Method::POST, &path, said.to_string().into()).await;
         asked.map(|_: Anything| ()).map_err(|error| unknown(error, id))
     }
 

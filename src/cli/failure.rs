@@ -173,11 +173,13 @@ impl From<timeline::Error> for Failure {
 impl From<OperationError> for Failure {
     fn from(error: OperationError) -> Self {
         let code = match &error {
+            OperationError::BadAnswer(_) => return Self::new(error.to_string()).exit_with(Exit::Usage),
             OperationError::Closed => Code::WorkflowClosed,
             OperationError::Damaged(_) => Code::WorkflowDamaged,
             OperationError::Draining => Code::ShuttingDown,
             OperationError::InDoubt(_) => Code::InDoubt,
             OperationError::Journal(_) => Code::JournalUnavailable,
+            OperationError::NotInDoubt { .. } => Code::NotInDoubt,
             OperationError::Running { .. } => {
                 return Self::new(error.to_string())
                     .help("try again when it has ended")
@@ -187,9 +189,11 @@ impl From<OperationError> for Failure {
         };
         let exit = match error {
             OperationError::Draining | OperationError::Journal(_) => Exit::Failed,
+            OperationError::BadAnswer(_) => Exit::Usage,
             OperationError::Closed
             | OperationError::Damaged(_)
             | OperationError::InDoubt(_)
+            | OperationError::NotInDoubt { .. }
             | OperationError::Running { .. }
             | OperationError::Unknown => Exit::Workflow,
         };

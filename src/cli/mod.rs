@@ -10,6 +10,7 @@ mod failure;
 mod log;
 mod out;
 mod place;
+mod resolve;
 mod run;
 mod schema;
 mod serve;
@@ -56,6 +57,7 @@ enum Command {
     Close(close::Args),
     Demo(demo::Args),
     Explain(explain::Args),
+    Resolve(resolve::Args),
     Run(run::Args),
     Schema(schema::Args),
     Serve(serve::Args),
@@ -87,6 +89,7 @@ async fn perform(command: Command) -> ExitCode {
         Command::Close(args) => ended(Box::pin(close::run(args)).await),
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Explain(args) => ended(explain::run(&args)),
+        Command::Resolve(args) => ended(Box::pin(resolve::run(args)).await),
         Command::Run(args) => ended(Box::pin(run::run(args)).await),
         Command::Schema(_) => ended(schema::run()),
         Command::Serve(args) => ended(Box::pin(serve::run(args)).await),

@@ -116,6 +116,89 @@ pub(super) struct Upstream {
     #[schemars(range(min = bounds::DRAIN_S.min, max = bounds::DRAIN_S.max))]
     #[schemars(extend("default" = bounds::DRAIN_S.default))]
     pub(super) drain_s: Field<u64>,
+    /// What is known of this upstream's tools, by name: for `mcp` the names its server gives them, for `http`
+    /// names of your own, each with its `method` and `path`. Tools that are not here are judged by the
+    /// protocol alone: a tool call and a POST are effects.
+    pub(super) tools: Field<BTreeMap<Key, Field<Tool>>>,
+}
+
+/// What is known of one tool.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tool {
+    /// Only for `http`: the method of its calls.
+    pub(super) method: Field<Method>,
+    /// Only for `http`: the path of its calls below the upstream, in which `{name}` stands for one segment.
+    pub(super) path: Field<String>,
+    /// What calling it twice would do: `read` nothing, `idempotent` nothing more than calling it once,
+    /// `effect` the same thing again. Default: as the protocol says.
+    pub(super) effect: Field<Class>,
+    /// JSON pointers into its arguments. An effect is then known by these values, whatever the other
+    /// arguments say: a model that words a memo differently after a restart finds what it has done.
+    pub(super) identity: Field<Vec<Field<String>>>,
+    /// The tool honours idempotency keys, and takes them here. Calls that may have happened are then sent
+    /// again under the same key instead of being refused. A key that the agent sends itself is kept.
+    pub(super) idempotency_key: Field<IdempotencyKey>,
+    /// HTTP statuses by which it says that it has not carried the call out. Default: 401, 403, 407 and 429.
+    pub(super) not_executed: Field<Vec<Field<u64>>>,
+    /// What happens to a call that may have happened when it is asked for again: `refuse` refuses it until
+    /// somebody resolves it, `retry` sends it again. Default: refuse.
+    #[schemars(extend("default" = "refuse"))]
+    pub(super) in_doubt: Field<InDoubt>,
+    /// Where a restart of the agent cannot be seen, a second equal kind of effect is refused, since it may be
+    /// the first one asked for again. `allow` lets it pass. Default: refuse.
+    #[schemars(extend("default" = "refuse"))]
+    pub(super) repeat: Field<Repeat>,
+}
+
+/// Where a tool takes its idempotency key; exactly one of the two.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct IdempotencyKey {
+    /// JSON pointer into its arguments.
+    pub(super) argument: Field<String>,
+    /// Name of a header, such as Idempotency-Key.
+    pub(super) header: Field<String>,
+}
+
+/// The method of an HTTP tool's calls.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(inline)]
+pub(super) enum Method {
+    Delete,
+    Get,
+    Patch,
+    Post,
+    Put,
+}
+
+/// What calling a tool twice would do.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Class {
+    Effect,
+    Idempotent,
+    Read,
+}
+
+/// What happens to a call that may have happened when it is asked for again.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum InDoubt {
+    Refuse,
+    Retry,
+}
+
+/// Whether a second equal kind of effect passes where a restart cannot be seen.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Repeat {
+    Allow,
+    Refuse,
 }
 
 /// The protocol that an upstream speaks.

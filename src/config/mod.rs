@@ -13,6 +13,7 @@ mod report;
 mod resolve;
 mod schema;
 mod settings;
+mod tools;
 mod tree;
 mod url;
 

@@ -16,7 +16,7 @@ use super::settings::{
     UsageMode,
 };
 use super::tree::Span;
-use super::{listen, url};
+use super::{listen, tools, url};
 use crate::diag::Code;
 use crate::model::{Dialect, UpstreamName, WorkflowId};
 
@@ -213,6 +213,7 @@ fn plain_upstream(name: UpstreamName, dialect: Dialect, url: UpstreamUrl) -> Ups
         idle_timeout: Duration::from_secs(bounds::UPSTREAM_IDLE_TIMEOUT_S.default),
         drain: Duration::from_secs(bounds::DRAIN_S.default),
         env: BTreeMap::new(),
+        tools: BTreeMap::new(),
     }
 }
 
@@ -263,8 +264,18 @@ fn upstream(
         Some(file::Usage::Ask) | None => UsageMode::Ask,
         Some(file::Usage::Observe) => UsageMode::Observe,
     };
+    let tools = tools::tools(given, dialect, problems);
     let plain = plain_upstream(name?.clone(), dialect?, url?);
-    Some(Upstream { ca_file, env, connect_timeout: connect, idle_timeout: idle, drain, usage, ..plain })
+    Some(Upstream {
+        ca_file,
+        env,
+        connect_timeout: connect,
+        idle_timeout: idle,
+        drain,
+        usage,
+        tools,
+        ..plain
+    })
 }
 
 fn ca_file(

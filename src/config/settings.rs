@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Dialect, UpstreamName, WorkflowId};
+use crate::model::{Dialect, ToolRule, UpstreamName, WorkflowId};
+use crate::route::PathTemplate;
 
 /// The whole config, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,16 @@ pub struct Upstream {
     /// Variables that `outrigger run` sets, each to this upstream's base URL with a path (`/mcp`, or empty)
     /// behind it.
     pub env: BTreeMap<EnvName, String>,
+    /// What is known of its tools, by name.
+    pub tools: BTreeMap<String, Tool>,
+}
+
+/// What is known of one tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Method and path of an HTTP tool; `None` for MCP.
+    pub route: Option<(String, PathTemplate)>,
+    pub rule: ToolRule,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

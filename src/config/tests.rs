@@ -1,5 +1,7 @@
 //! The config as people meet it: what they write, and what they are told when it is wrong.
 
+mod tools;
+
 use std::collections::BTreeMap;
 use std::env::VarError;
 use std::path::{Path, PathBuf};

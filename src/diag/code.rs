@@ -95,6 +95,8 @@ codes! {
     2015 BadDefaultWorkflow,
     /// An `--env` argument cannot be used.
     2016 BadEnvArgument,
+    /// What is said of a tool means nothing.
+    2017 BadTool,
     // 3: the workflow and its journal.
     /// 422: this effect may have happened already.
     3001 InDoubt,
@@ -114,6 +116,8 @@ codes! {
     3008 ShuttingDown,
     /// 422: it cannot be told whether the agent was restarted.
     3009 AttemptUnknown,
+    /// 422: this effect was given up while in doubt.
+    3010 StepAbandoned,
     // 4: the upstream.
     /// 502: no connection to the upstream.
     4001 UpstreamUnreachable,
@@ -146,6 +150,8 @@ codes! {
     5010 CommandNotStarted,
     /// The command died too often.
     5011 RestartsExhausted,
+    /// The step cannot be resolved.
+    5012 NotInDoubt,
 }
 
 impl Code {

@@ -7,7 +7,7 @@ use super::super::record::{Completed, Intent, Listed, Peer};
 use super::*;
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
-    Owner, RunNonce, StepIndex, Timestamp, UpstreamName, Usage, WorkflowId,
+    Owner, Resolution, RunNonce, StepIndex, Timestamp, UpstreamName, Usage, WorkflowId,
 };
 
 fn step() -> impl Strategy<Value = StepIndex> {
@@ -66,10 +66,12 @@ fn intent() -> impl Strategy<Value = Record> {
         prop::sample::select(Dialect::ALL.to_vec()),
         prop::sample::select(vec![EffectClass::Effect, EffectClass::Idempotent, EffectClass::Read]),
     );
-    let ids = (step(), attempt(), upstream(), print(), prop::option::of(print()), body());
+    let prints = (print(), prop::option::of(print()), prop::option::of(print()));
+    let ids = (step(), attempt(), upstream(), prints, body());
     let rest = (".{0,60}", any::<u32>(), prop::option::of(".{0,40}"), any::<u64>(), any::<u64>(), at());
     (kinds, ids, rest).prop_map(
-        |((kind, dialect, class), (step, attempt, upstream, exact, normalised, request), rest)| {
+        |((kind, dialect, class), (step, attempt, upstream, prints, request), rest)| {
+            let (exact, normalised, identity) = prints;
             let (operation, occurrence, idempotency_key, epoch, request_len, at) = rest;
             Record::Intent(Intent {
                 step,
@@ -87,6 +89,7 @@ fn intent() -> impl Strategy<Value = Record> {
                 request,
                 request_len,
                 at,
+                identity,
             })
         },
     )
@@ -129,6 +132,8 @@ fn small() -> impl Strategy<Value = Record> {
         FailureClass::Status,
         FailureClass::Timeout,
     ];
+    let resolutions =
+        vec![Resolution::Abandoned, Resolution::Completed, Resolution::NotExecuted, Resolution::Repeat];
     prop_oneof![
         (any::<[u8; 16]>(), ".{0,20}", at()).prop_map(|(nonce, version, at)| Record::WorkflowOpened {
             nonce: RunNonce(nonce),
@@ -147,16 +152,10 @@ fn small() -> impl Strategy<Value = Record> {
         (step(), any::<u32>(), at()).prop_map(|(step, tried, at)| Record::Dispatched { step, tried, at }),
         (
             (step(), any::<u32>(), prop::sample::select(classes)),
-            (prop::option::of(any::<u16>()), any::<bool>(), ".{0,60}", at())
+            (prop::option::of(any::<u16>()), any::<bool>(), ".{0,60}", at(), prop::option::of(any::<bool>()))
         )
-            .prop_map(|((step, tried, class), (status, not_sent, detail, at))| Record::Failed {
-                step,
-                tried,
-                class,
-                status,
-                not_sent,
-                detail,
-                at
+            .prop_map(|((step, tried, class), (status, not_sent, detail, at, not_executed))| {
+                Record::Failed { step, tried, class, status, not_sent, detail, at, not_executed }
             }),
         (prop::option::of(step()), attempt(), print(), ".{0,60}", ".{0,9}", at()).prop_map(
             |(step, attempt, exact, operation, code, at)| Record::Refused {
@@ -172,6 +171,8 @@ fn small() -> impl Strategy<Value = Record> {
         (step(), attempt(), at()).prop_map(|(step, attempt, at)| Record::Redelivered { step, attempt, at }),
         (step(), attempt()).prop_map(|(step, attempt)| Record::Delivered { step, attempt }),
         (".{0,60}", at()).prop_map(|(reason, at)| Record::WorkflowClosed { reason, at }),
+        (step(), prop::sample::select(resolutions), ".{0,30}", at())
+            .prop_map(|(step, resolution, by, at)| Record::Resolved { step, resolution, by, at }),
     ]
 }
 
@@ -291,6 +292,18 @@ fn format_1_records() -> Vec<Record> {
         records::delivered(1, 2),
         Record::Listed(records::listed(5, 1, b"list")),
         records::workflow_closed(),
+        Record::Intent(Intent { identity: Some(records::print(6)), ..records::intent(3, 2, 4) }),
+        Record::Failed {
+            step: records::step(3),
+            tried: 1,
+            class: FailureClass::Status,
+            status: Some(503),
+            not_sent: false,
+            detail: "refused".to_owned(),
+            at,
+            not_executed: Some(true),
+        },
+        records::resolved(3, Resolution::Repeat),
     ]
 }
 

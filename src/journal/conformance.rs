@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Clock, Dialect, EffectClass, Epoch, FailureClass,
-    Fingerprint, Owner, RunNonce, StepIndex, StepState, Timestamp, UpstreamName, WorkflowId, WorkflowKey,
+    Fingerprint, Owner, Resolution, RunNonce, StepIndex, StepState, Timestamp, UpstreamName, WorkflowId,
+    WorkflowKey,
 };
 
 use super::record::{Completed, Intent, Listed, Record};
@@ -87,6 +88,7 @@ pub(crate) fn intent(number: u64, attempt_number: u32, of: u64) -> Intent {
         request: hash(b"request"),
         request_len: 7,
         at: AT,
+        identity: None,
     }
 }
 
@@ -121,7 +123,12 @@ pub(crate) fn failed(number: u64, tried: u32, status: Option<u16>) -> Record {
         not_sent: status.is_none(),
         detail: "refused".to_owned(),
         at: AT,
+        not_executed: None,
     }
+}
+
+pub(crate) fn resolved(number: u64, resolution: Resolution) -> Record {
+    Record::Resolved { step: step(number), resolution, by: "outrigger resolve".to_owned(), at: AT }
 }
 
 pub(crate) fn in_doubt(number: u64) -> Record {

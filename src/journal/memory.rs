@@ -113,6 +113,7 @@ impl Workflow {
                 self.steps.insert(intent.step, step);
                 self.found.insert((intent.exact, intent.step));
                 self.found.extend(intent.normalised.map(|normalised| (normalised, intent.step)));
+                self.found.extend(intent.identity.map(|identity| (identity, intent.step)));
             } else if let Record::Completed(completed) = record
                 && let Some(step) = self.steps.get_mut(&completed.step)
             {

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod memory;
 pub mod record;
 pub mod state;
+mod summary;
 mod via;
 
 use std::fmt;
@@ -162,7 +163,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// [`Error::Read`].
     fn attach(&self, key: &WorkflowKey) -> Result<Option<Head>, Error>;
 
-    /// Steps recorded under `fingerprint` (exact or normalised), lowest first.
+    /// Steps recorded under `fingerprint` (exact, normalised or their identity), lowest first.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Damaged`].

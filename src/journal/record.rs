@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
-    RunNonce, StepIndex, Timestamp, UpstreamName, Usage,
+    Resolution, RunNonce, StepIndex, Timestamp, UpstreamName, Usage,
 };
 
 use super::via;
@@ -60,16 +60,20 @@ pub struct Intent {
     /// The k-th step of this attempt with this exact fingerprint, from 1.
     #[n(11)]
     pub occurrence: u32,
-    /// Sent upstream as `Idempotency-Key` where the upstream honours one.
+    /// Sent upstream where the operator says that the tool honours one; the call may then be sent again
+    /// under it.
     #[n(12)]
     pub idempotency_key: Option<String>,
-    /// The request body as the agent sent it.
+    /// The request body as it was sent: the agent's own, with the idempotency key where it is an argument.
     #[cbor(n(13), with = "via")]
     pub request: BodyHash,
     #[n(14)]
     pub request_len: u64,
     #[cbor(n(15), with = "via")]
     pub at: Timestamp,
+    /// Of an effect whose tool declares what it is known by: the same whatever else its arguments say.
+    #[cbor(n(16), with = "via", has_nil)]
+    pub identity: Option<Fingerprint>,
 }
 
 /// A recorded answer: what a replay serves.
@@ -198,6 +202,10 @@ pub enum Record {
         detail: String,
         #[cbor(n(7), with = "via")]
         at: Timestamp,
+        /// Whether the status says that the call was not carried out; `None`: as it does by default
+        /// (401, 403, 407, 429).
+        #[n(8)]
+        not_executed: Option<bool>,
     },
     /// The sidecar said no. `step` when the call was known to be that step.
     #[n(7)]
@@ -253,6 +261,19 @@ pub enum Record {
         #[cbor(n(2), with = "via")]
         at: Timestamp,
     },
+    /// A step that may have happened is in doubt no more. With `Completed` its answer follows.
+    #[n(13)]
+    Resolved {
+        #[cbor(n(1), with = "via")]
+        step: StepIndex,
+        #[cbor(n(2), with = "via")]
+        resolution: Resolution,
+        /// Who decided: the command line, the admin API, the tool's probe, or the config.
+        #[n(3)]
+        by: String,
+        #[cbor(n(4), with = "via")]
+        at: Timestamp,
+    },
 }
 
 impl Record {
@@ -266,6 +287,7 @@ impl Record {
             | Self::Refused { at, .. }
             | Self::InDoubt { at, .. }
             | Self::Redelivered { at, .. }
+            | Self::Resolved { at, .. }
             | Self::WorkflowClosed { at, .. } => Some(*at),
             Self::Intent(intent) => Some(intent.at),
             Self::Completed(completed) => Some(completed.at),
@@ -289,6 +311,7 @@ impl Record {
             Self::Delivered { .. } => "Delivered",
             Self::Listed(_) => "Listed",
             Self::WorkflowClosed { .. } => "WorkflowClosed",
+            Self::Resolved { .. } => "Resolved",
         }
     }
 }

@@ -3,104 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{
-    AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, RunNonce, StepIndex, StepState, Timestamp,
-};
+use crate::model::{AttemptId, EffectClass, Resolution, RunNonce, StepIndex, StepState, Timestamp};
 
-use super::record::{Completed, Intent, Peer, Record};
-
-/// The attempt opened last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttemptHead {
-    pub attempt: AttemptId,
-    pub reason: AttemptReason,
-    pub peer: Option<Peer>,
-    pub at: Timestamp,
-    /// Completed steps this attempt has used (its own and redelivered ones).
-    pub used_completed: u64,
-}
-
-/// Everything about a workflow that fits in one small value, whatever its length.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    pub nonce: RunNonce,
-    pub opened_at: Timestamp,
-    /// Time of the last record that carries one.
-    pub changed_at: Timestamp,
-    /// Number of records.
-    pub sequence: u64,
-    /// SHA-256 chain over the stored record bytes.
-    pub chain: [u8; 32],
-    /// Number of steps.
-    pub steps: u64,
-    /// Number of steps in state completed.
-    pub completed: u64,
-    pub attempt: Option<AttemptHead>,
-    pub closed: Option<Timestamp>,
-    /// Names file and offset when records of this workflow are lost or unreadable.
-    pub damage: Option<String>,
-}
-
-impl Head {
-    /// Completed steps that the current attempt has not used: what a restarted agent has yet to replay.
-    pub fn ahead(&self) -> u64 {
-        self.attempt.as_ref().map_or(0, |attempt| self.completed.saturating_sub(attempt.used_completed))
-    }
-
-    /// A head without any record: what an opening record fills, and all there is of a workflow whose
-    /// opening is lost.
-    pub(super) fn lost(at: Timestamp) -> Self {
-        Self {
-            nonce: RunNonce([0; 16]),
-            opened_at: at,
-            changed_at: at,
-            sequence: 0,
-            chain: [0; 32],
-            steps: 0,
-            completed: 0,
-            attempt: None,
-            closed: None,
-            damage: None,
-        }
-    }
-}
-
-/// What matching needs to know of a step, without reading its records.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepSummary {
-    pub step: StepIndex,
-    /// The attempt that began it.
-    pub attempt: AttemptId,
-    pub kind: CallKind,
-    pub class: EffectClass,
-    pub exact: Fingerprint,
-    pub normalised: Option<Fingerprint>,
-    pub occurrence: u32,
-    /// `Completed`, `Failed`, `InDoubt` or `Open`; refusals make no step.
-    pub state: StepState,
-    /// Tries begun or failed so far; 0 before the first `Dispatched` or `Failed`.
-    pub tries: u32,
-    /// Every try so far is known to have sent nothing, or was answered with a status that says the call
-    /// was not executed.
-    pub cleared: bool,
-}
-
-/// How an attempt has used a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
-    /// The exchange that last carried the step to the agent in that attempt was handed the end of its
-    /// answer. False again when a new try or a redelivery begins.
-    pub delivered: bool,
-}
-
-/// A step's summary with what the next record about it needs beside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepEntry {
-    pub summary: StepSummary,
-    /// Every try before the one that is open is known not to have been executed. `summary.cleared` alone
-    /// cannot say that: it is false while a try is open.
-    pub clean: bool,
-}
+use super::record::{Completed, Intent, Record};
+pub use super::summary::{AttemptHead, Head, StepEntry, StepSummary, Use};
 
 /// Where a state looks up what its own records have not told it yet. Asked only for what a record names,
 /// so that an engine never loads all steps of a workflow.
@@ -251,8 +157,8 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
             Record::Intent(intent) => intended(head, intent),
             Record::Dispatched { step, tried, .. } => self.dispatched(head, *step, *tried),
             Record::Completed(completed) => self.completed(head, completed),
-            Record::Failed { step, tried, status, not_sent, .. } => {
-                let executed_by_none = *not_sent || status.is_some_and(not_executed);
+            Record::Failed { step, tried, status, not_sent, not_executed: said, .. } => {
+                let executed_by_none = *not_sent || said.unwrap_or(status.is_some_and(not_executed));
                 self.failed(head, *step, *tried, executed_by_none)
             }
             Record::Refused { step, attempt, .. } => {
@@ -267,6 +173,7 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
                 Ok(Touched::step(entry))
             }
             Record::Redelivered { step, attempt, .. } => self.used(head, *step, *attempt, false),
+            Record::Resolved { step, resolution, .. } => self.resolved(head, *step, *resolution),
             Record::Delivered { step, attempt } => self.used(head, *step, *attempt, true),
             Record::Listed(listed) => opened(head, listed.attempt).map(|()| Touched::default()),
             Record::WorkflowClosed { at, .. } => {
@@ -282,7 +189,7 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
         if tried <= summary.tries {
             return out_of_order(format!("try {tried} of step {step} begun, it has had {}", summary.tries));
         }
-        if summary.state == StepState::InDoubt && summary.class == EffectClass::Effect {
+        if summary.state == StepState::InDoubt && summary.class == EffectClass::Effect && !summary.keyed {
             return out_of_order(format!("step {step} is an effect in doubt and was sent again"));
         }
         // A try that was begun and has no outcome may have been executed; so may one that is missing.
@@ -339,6 +246,31 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
         Ok(touched)
     }
 
+    fn resolved(
+        &self,
+        head: &Head,
+        step: StepIndex,
+        resolution: Resolution,
+    ) -> Result<Touched, Fault<B::Error>> {
+        let mut entry = self.unanswered(step, "Resolved")?;
+        let summary = &mut entry.summary;
+        if summary.class != EffectClass::Effect || summary.cleared {
+            return out_of_order(format!("step {step} is resolved and was not in doubt"));
+        }
+        match resolution {
+            Resolution::Abandoned => summary.state = StepState::Abandoned,
+            // Its answer comes next.
+            Resolution::Completed => summary.state = StepState::InDoubt,
+            Resolution::NotExecuted => {
+                summary.state = StepState::Failed;
+                summary.cleared = true;
+                entry.clean = true;
+            }
+            Resolution::Repeat => summary.state = StepState::Failed,
+        }
+        self.with_new_answer(head, entry)
+    }
+
     /// `entry` as changed, and how the current attempt uses it: whatever answer the agent was handed
     /// before, it was not this one.
     fn with_new_answer(&self, head: &Head, entry: StepEntry) -> Result<Touched, Fault<B::Error>> {
@@ -375,10 +307,13 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
     /// The entry of a step that has no recorded answer yet.
     fn unanswered(&self, step: StepIndex, record: &'static str) -> Result<StepEntry, Fault<B::Error>> {
         let entry = self.entry(step)?;
-        if entry.summary.state == StepState::Completed {
-            return out_of_order(format!("{record} for step {step}, which is completed"));
+        match entry.summary.state {
+            StepState::Abandoned | StepState::Completed => {
+                let state = entry.summary.state;
+                out_of_order(format!("{record} for step {step}, which is {state}"))
+            }
+            StepState::Failed | StepState::InDoubt | StepState::Open | StepState::Refused => Ok(entry),
         }
-        Ok(entry)
     }
 
     fn entry(&self, step: StepIndex) -> Result<StepEntry, Fault<B::Error>> {
@@ -433,6 +368,8 @@ fn intended<E>(head: &mut Head, intent: &Intent) -> Result<Touched, Fault<E>> {
         class: intent.class,
         exact: intent.exact,
         normalised: intent.normalised,
+        identity: intent.identity,
+        keyed: intent.idempotency_key.is_some(),
         occurrence: intent.occurrence,
         state: StepState::Open,
         tries: 0,

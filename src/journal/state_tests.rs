@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::super::conformance::{
     attempt, attempt_opened, completed, delivered, dispatched, failed, in_doubt, intent, listed, redelivered,
-    step, workflow_closed, workflow_opened,
+    resolved, step, workflow_closed, workflow_opened,
 };
 use super::*;
 
@@ -125,6 +125,38 @@ fn a_step_is_cleared_only_while_every_try_is_known_not_to_have_been_executed() {
     check_step(&[begun(1), in_doubt(1), failed(1, 1, None)], (Failed, 1, true));
     check_step(&[begun(1), dispatched(1, 1), in_doubt(1), failed(1, 1, Some(500))], (InDoubt, 1, false));
     check_step(&[begun(1), failed(1, 1, Some(500)), in_doubt(1), failed(1, 1, None)], (InDoubt, 1, false));
+}
+
+#[test]
+fn what_somebody_says_of_a_step_in_doubt_decides_what_may_follow() {
+    let doubtful = [begun(1), dispatched(1, 1), failed(1, 1, Some(504)), in_doubt(1)];
+    let then = |more: &[Record]| [&doubtful[..], more].concat();
+    check_step(&then(&[resolved(1, Resolution::Abandoned)]), (StepState::Abandoned, 1, false));
+    check_step(&then(&[resolved(1, Resolution::NotExecuted)]), (StepState::Failed, 1, true));
+    check_step(&then(&[resolved(1, Resolution::Repeat)]), (StepState::Failed, 1, false));
+    check_step(&then(&[resolved(1, Resolution::Completed), done(1)]), (StepState::Completed, 1, false));
+    for again in [Resolution::NotExecuted, Resolution::Repeat] {
+        check_step(&then(&[resolved(1, again), dispatched(1, 2), done(1)]), (StepState::Completed, 2, false));
+    }
+    // A try that nobody knows anything of makes the knowledge of the first one worthless.
+    let again = then(&[resolved(1, Resolution::NotExecuted), dispatched(1, 2), failed(1, 2, Some(504))]);
+    check_step(&again, (StepState::Failed, 2, false));
+    let given_up = then(&[resolved(1, Resolution::Abandoned)]);
+    for more in [dispatched(1, 2), done(1), failed(1, 1, None), resolved(1, Resolution::NotExecuted)] {
+        check_refused(&[&given_up[..], &[more]].concat(), "abandoned");
+    }
+    check_refused(&[begun(1), dispatched(1, 1), done(1), resolved(1, Resolution::Abandoned)], "completed");
+    check_refused(&[begun(1), failed(1, 1, None), resolved(1, Resolution::Abandoned)], "not in doubt");
+    check_refused(&then(&[dispatched(1, 2)]), "in doubt and was sent again");
+}
+
+#[test]
+fn an_effect_in_doubt_is_sent_again_only_under_its_key() {
+    let keyed = Record::Intent(Intent { idempotency_key: Some("k".to_owned()), ..intent(1, 1, 1) });
+    let records = [keyed, dispatched(1, 1), in_doubt(1), dispatched(1, 2)];
+    check_step(&records, (StepState::Open, 2, false));
+    let summary = fold(&records).unwrap().steps[&step(1)].summary.clone();
+    assert!(summary.keyed && summary.identity.is_none());
 }
 
 #[test]

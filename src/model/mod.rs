@@ -5,6 +5,7 @@ pub mod call;
 pub mod ids;
 pub mod step;
 pub mod time;
+pub mod tool;
 pub mod usage;
 
 pub use call::{CallKind, Channel, Dialect, EffectClass, Operation, Surface};
@@ -12,8 +13,9 @@ pub use ids::{
     AttemptId, BadId, BodyHash, Epoch, Fingerprint, Owner, RunNonce, StepIndex, UpstreamName, WorkflowId,
     WorkflowKey,
 };
-pub use step::{AttemptReason, FailureClass, Source, StepState};
+pub use step::{AttemptReason, FailureClass, Resolution, Source, StepState};
 #[cfg(test)]
 pub(crate) use time::TestClock;
 pub use time::{Clock, Timestamp};
+pub use tool::{BadPointer, InDoubt, KeyPlace, Pointer, ToolRule};
 pub use usage::Usage;

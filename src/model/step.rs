@@ -5,6 +5,8 @@ use std::fmt;
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StepState {
+    /// An effect that may have happened, given up by somebody: it is neither sent nor asked about again.
+    Abandoned,
     /// Answered, and the answer is recorded.
     Completed,
     /// The last try failed in a way that is not a result (429, 5xx, a cut stream); an equal request tries again.
@@ -20,6 +22,7 @@ pub enum StepState {
 impl StepState {
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Abandoned => "abandoned",
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::InDoubt => "in_doubt",
@@ -32,6 +35,30 @@ impl StepState {
 impl fmt::Display for StepState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What somebody, or the operator's config, has decided of a step in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resolution {
+    /// Given up: whatever has happened, it is not sent again.
+    Abandoned,
+    /// It has happened; its answer is recorded with this.
+    Completed,
+    /// It has not happened: an equal call is sent.
+    NotExecuted,
+    /// Nobody knows, and it may be repeated.
+    Repeat,
+}
+
+impl Resolution {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Abandoned => "abandoned",
+            Self::Completed => "completed",
+            Self::NotExecuted => "not_executed",
+            Self::Repeat => "repeat",
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use crate::model::{AttemptId, WorkflowId};
+use crate::model::{AttemptId, Fingerprint, ToolRule, WorkflowId};
 use crate::replay::fingerprint::Fingerprints;
 use crate::wire::detect::Inspected;
 
@@ -41,6 +41,10 @@ pub(crate) struct Call {
     pub(crate) inspected: Arc<Inspected>,
     /// Only for steps and lists of a workflow.
     pub(crate) fingerprints: Option<Fingerprints>,
+    /// What the operator has said of the tool it calls.
+    pub(crate) rule: Option<Arc<ToolRule>>,
+    /// What its tool says it is known by; only for steps of a workflow.
+    pub(crate) identity: Option<Fingerprint>,
 }
 
 impl Call {

@@ -12,6 +12,7 @@ pub mod operations;
 mod pieces;
 mod pipeline;
 mod refusal;
+pub mod resolve;
 mod run;
 pub mod sidecar;
 mod socket;

@@ -10,6 +10,9 @@ use super::sidecar::Sidecar;
 /// Why an operation on a workflow was refused. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
+    /// The answer that somebody gives cannot be one of this call.
+    #[error("{0}")]
+    BadAnswer(String),
     /// A closed workflow takes no new attempt.
     #[error("the workflow is closed; a new run needs a new workflow id")]
     Closed,
@@ -24,6 +27,9 @@ pub enum OperationError {
     InDoubt(StepIndex),
     #[error(transparent)]
     Journal(journal::Error),
+    /// There is nothing to decide about it.
+    #[error("step {step} cannot be resolved: {why}")]
+    NotInDoubt { step: StepIndex, why: &'static str },
     /// It has calls under way.
     #[error("step {step} is still running{}", others(*.count))]
     Running {
@@ -190,7 +196,7 @@ fn may_have_happened(summary: &StepSummary) -> bool {
     match summary.state {
         StepState::InDoubt => true,
         StepState::Failed | StepState::Open => summary.class == EffectClass::Effect && !summary.cleared,
-        StepState::Completed | StepState::Refused => false,
+        StepState::Abandoned | StepState::Completed | StepState::Refused => false,
     }
 }
 
@@ -256,13 +262,23 @@ mod tests {
             request: BodyHash([0; 32]),
             request_len: 0,
             at: Timestamp(0),
+            identity: None,
         })
     }
 
     fn failed(not_sent: bool) -> Record {
         let (step, at) = (StepIndex::FIRST, Timestamp(0));
         let detail = "broke off".to_owned();
-        Record::Failed { step, tried: 1, class: FailureClass::Reset, status: None, not_sent, detail, at }
+        Record::Failed {
+            step,
+            tried: 1,
+            class: FailureClass::Reset,
+            status: None,
+            not_sent,
+            detail,
+            at,
+            not_executed: None,
+        }
     }
 
     /// What closing says to a workflow of one step with these records.

@@ -15,7 +15,8 @@ use super::connection::Connection;
 use super::headers;
 use super::refusal::{self, Asker};
 use super::sidecar::{JournalUnavailable, Sidecar};
-use super::stage::recall::{Asked, OpenStep, Recall, Served};
+use super::stage::open::OpenStep;
+use super::stage::recall::{Asked, Recall, Served};
 use super::stage::respond::Departure;
 use super::stage::{enroll, list, pass, recall, record, respond, route};
 use crate::wire::refusal::Refusal;
@@ -109,6 +110,7 @@ async fn durable(sidecar: &Arc<Sidecar>, call: Call, workflow: &WorkflowId) -> R
         class: call.inspected.operation.class,
         exact: fingerprints.exact,
         normalised: fingerprints.normalised,
+        identity: call.identity,
     };
     let enrolled = match enroll::attempt(sidecar, &call, workflow, Some(&asked.exact)).await {
         Err(refusal) if may_pass_unrecorded(sidecar, &refusal, asked.class) => {

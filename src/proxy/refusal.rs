@@ -205,6 +205,14 @@ pub(crate) fn in_doubt(step: StepIndex, operation: &str, upstream: &str) -> Refu
     refuse(422, Code::InDoubt, Again::Harmful, message)
 }
 
+pub(crate) fn abandoned(step: StepIndex, operation: &str, upstream: &str) -> Refusal {
+    let message = format!(
+        "step {step} (`{operation}` at {upstream}) was in doubt and has been given up: nobody knows whether the \
+         call was carried out, and it is not sent again. Go on without it."
+    );
+    refuse(422, Code::StepAbandoned, Again::Harmful, message)
+}
+
 pub(crate) fn not_recorded(step: StepIndex) -> Refusal {
     let message = format!(
         "the answer of step {step} is larger than what is recorded (limits.recorded_mib_max), so it cannot be \

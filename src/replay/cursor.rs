@@ -22,6 +22,9 @@ pub struct Candidate {
     pub class: EffectClass,
     /// Whatever was tried so far is known not to have been executed.
     pub cleared: bool,
+    /// It may be sent again although it may have happened: under its idempotency key, or because the
+    /// operator says so.
+    pub may_repeat: bool,
     /// A task of this process is at work on it.
     pub running: bool,
     /// How this attempt used it; `None` when it has not.
@@ -31,6 +34,8 @@ pub struct Candidate {
 /// Which step the request is, and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
+    /// An effect that was given up while it was in doubt: refuse.
+    Abandoned(StepIndex),
     /// An effect that may have happened: refuse.
     InDoubt(StepIndex),
     /// Attach to the running work.
@@ -55,7 +60,9 @@ pub fn decide(candidates: &[Candidate]) -> Decision {
         })
     };
     match decision {
-        Decision::InDoubt(_) => completed().map_or(decision, |candidate| Decision::Replay(candidate.step)),
+        Decision::Abandoned(_) | Decision::InDoubt(_) => {
+            completed().map_or(decision, |candidate| Decision::Replay(candidate.step))
+        }
         Decision::Join(_) | Decision::New | Decision::Replay(_) | Decision::TryAgain(_) => decision,
     }
 }
@@ -79,10 +86,12 @@ fn proceed(candidate: &Candidate) -> Decision {
     }
     match candidate.state {
         StepState::Completed => Decision::Replay(step),
+        StepState::Abandoned => Decision::Abandoned(step),
+        StepState::InDoubt if candidate.may_repeat => Decision::TryAgain(step),
         StepState::InDoubt => Decision::InDoubt(step),
         StepState::Failed | StepState::Open | StepState::Refused => match candidate.class {
             EffectClass::Idempotent | EffectClass::Read => Decision::TryAgain(step),
-            EffectClass::Effect if candidate.cleared => Decision::TryAgain(step),
+            EffectClass::Effect if candidate.cleared || candidate.may_repeat => Decision::TryAgain(step),
             EffectClass::Effect => Decision::InDoubt(step),
         },
     }
@@ -102,6 +111,7 @@ mod tests {
             state: StepState::Completed,
             class: EffectClass::Effect,
             cleared: false,
+            may_repeat: false,
             running: false,
             used: None,
         }
@@ -184,5 +194,20 @@ mod tests {
         let open = Candidate { used: Some(Exchange::Open), ..failed };
         check(&[open], Decision::New);
         check(&[Candidate { state: StepState::InDoubt, ..open }], Decision::InDoubt(step(3)));
+    }
+
+    #[test]
+    fn what_may_be_repeated_is_tried_again_and_what_was_given_up_is_not() {
+        let doubtful = Candidate { state: StepState::InDoubt, ..completed(3) };
+        for state in [StepState::InDoubt, StepState::Open, StepState::Failed] {
+            let may_repeat = Candidate { state, may_repeat: true, ..doubtful };
+            assert_eq!(decide(&[may_repeat]), Decision::TryAgain(step(3)), "{state}");
+            let alone = Candidate { may_repeat: false, ..may_repeat };
+            assert_eq!(decide(&[alone]), Decision::InDoubt(step(3)), "{state}");
+        }
+        let given_up = Candidate { state: StepState::Abandoned, may_repeat: true, ..doubtful };
+        for used in [None, Some(Exchange::Lost), Some(Exchange::Delivered)] {
+            assert_eq!(decide(&[Candidate { used, ..given_up }]), Decision::Abandoned(step(3)), "{used:?}");
+        }
     }
 }

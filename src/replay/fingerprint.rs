@@ -79,6 +79,27 @@ pub fn of(asked: &Asked<'_>) -> Fingerprints {
     }
 }
 
+/// What an effect is known by, whatever its other arguments say: the upstream, the tool, and the values that
+/// its identity names, in order. `None` when none of them is there.
+pub fn identity<'a>(
+    route: &str,
+    tool: &str,
+    values: impl Iterator<Item = Option<Value<'a>>>,
+) -> Option<Fingerprint> {
+    let mut hasher = Hasher::new();
+    feed(&mut hasher, route.as_bytes());
+    feed(&mut hasher, tool.as_bytes());
+    let (mut buffer, mut any) = (Vec::new(), false);
+    for value in values {
+        any |= value.is_some();
+        hasher.update(&[u8::from(value.is_some())]);
+        if let Some(value) = value {
+            hasher.update(digest(value, &[], &mut buffer).as_bytes());
+        }
+    }
+    any.then(|| finish(hasher, b"identity"))
+}
+
 /// What an MCP server offers, as it is recorded: by route, path, method, protocol version and page.
 #[derive(Clone, Copy, Debug)]
 pub struct ListAsked<'a> {
@@ -327,6 +348,29 @@ mod tests {
         }
         // In a body that is no JSON-RPC these are members like any other.
         assert_ne!(with(r#"{"id":1}"#, |_| ()).exact, with(r#"{"id":2}"#, |_| ()).exact);
+    }
+
+    #[test]
+    fn an_identity_is_its_values_of_this_tool_and_nothing_else() {
+        let of = |route: &str, tool: &str, body: &str| {
+            let tape = Tape::parse(body.as_bytes()).unwrap();
+            let root = tape.root(body.as_bytes());
+            identity(route, tool, ["/invoice", "/part"].iter().map(|pointer| root.pointer(pointer)))
+        };
+        let base = of("pay", "charge", r#"{"invoice":7,"memo":"a"}"#);
+        assert!(base.is_some());
+        assert_eq!(of("pay", "charge", r#"{ "memo" : "other words", "invoice" : 7 }"#), base);
+        for (route, tool, body) in [
+            ("pay", "charge", r#"{"invoice":8}"#),
+            ("pay", "charge", r#"{"invoice":"7"}"#),
+            ("pay", "charge", r#"{"invoice":7,"part":1}"#),
+            ("pay", "charge", r#"{"part":7}"#),
+            ("pay", "refund", r#"{"invoice":7}"#),
+            ("pay2", "charge", r#"{"invoice":7}"#),
+        ] {
+            assert_ne!(of(route, tool, body), base, "{route} {tool} {body}");
+        }
+        assert_eq!(of("pay", "charge", r#"{"memo":"a"}"#), None);
     }
 
     #[test]

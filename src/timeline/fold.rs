@@ -95,7 +95,8 @@ fn named(record: &Record) -> Option<StepIndex> {
         Record::Dispatched { step, .. }
         | Record::Failed { step, .. }
         | Record::InDoubt { step, .. }
-        | Record::Redelivered { step, .. } => Some(*step),
+        | Record::Redelivered { step, .. }
+        | Record::Resolved { step, .. } => Some(*step),
         Record::AttemptOpened { .. }
         | Record::Delivered { .. }
         | Record::Intent(_)

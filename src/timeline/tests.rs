@@ -54,6 +54,7 @@ fn intent(step: u64, by: u32, kind: CallKind, upstream: &str, operation: &str, m
         request: BodyHash([0; 32]),
         request_len: 0,
         at: at(ms),
+        identity: None,
     })
 }
 
@@ -96,6 +97,7 @@ fn failed(step: u64, tried: u32, status: u16, ms: i64) -> Record {
         not_sent: false,
         detail: format!("the upstream answered {status}"),
         at: at(ms),
+        not_executed: None,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod openai;
 pub mod refusal;
 pub mod sse;
 pub mod status;
+pub mod tool_key;
 mod usage;
 
 pub use answer::{Answer, AnswerHead, AnswerOptions, Cut, Outcome, Piece};

@@ -4,6 +4,8 @@
 mod doubt;
 mod joins;
 mod matching;
+mod resolved;
+mod tools;
 
 use crate::support::llm::Api;
 use crate::support::sidecar::Setup;

@@ -262,7 +262,7 @@ impl Journal for Embedded {
                 let summary = state.step(&self.store, live.short, step)?.map(|spots| spots.entry.summary);
                 // Rows are found by the beginning of a fingerprint.
                 let is_it = |summary: &StepSummary| {
-                    summary.exact == *fingerprint || summary.normalised.as_ref() == Some(fingerprint)
+                    [Some(summary.exact), summary.normalised, summary.identity].contains(&Some(*fingerprint))
                 };
                 found.extend(summary.filter(is_it));
             }

@@ -146,6 +146,7 @@ impl Delta {
                 delta.prints.push((intent.exact, intent.step));
                 let normalised = intent.normalised.filter(|normalised| *normalised != intent.exact);
                 delta.prints.extend(normalised.map(|normalised| (normalised, intent.step)));
+                delta.prints.extend(intent.identity.map(|identity| (identity, intent.step)));
             } else if let Record::Completed(completed) = record {
                 answers.insert(completed.step, spot(at));
             } else if let Record::Listed(listed) = record {

@@ -379,6 +379,10 @@ struct StoredStep {
     intent: Place,
     #[n(13)]
     completed: Option<Place>,
+    #[cbor(n(14), with = "via", has_nil)]
+    identity: Option<Fingerprint>,
+    #[n(15)]
+    keyed: Option<bool>,
 }
 
 impl StepRow {
@@ -398,6 +402,8 @@ impl StepRow {
             clean: self.entry.clean,
             intent: self.intent,
             completed: self.completed,
+            identity: summary.identity,
+            keyed: summary.keyed.then_some(true),
         })
     }
 
@@ -410,6 +416,8 @@ impl StepRow {
             class: stored.class,
             exact: stored.exact,
             normalised: stored.normalised,
+            identity: stored.identity,
+            keyed: stored.keyed.unwrap_or(false),
             occurrence: stored.occurrence,
             state: stored.state,
             tries: stored.tries,

@@ -2,7 +2,9 @@
 
 pub(crate) mod enroll;
 pub(crate) mod fetch;
+pub(crate) mod idempotency;
 pub(crate) mod list;
+pub(crate) mod open;
 pub(crate) mod pass;
 pub(crate) mod recall;
 pub(crate) mod record;

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{HeaderName, HeaderValue, Response};
 
 use crate::journal::{self, Batch, Body, Completed, Record, Ticket, Urgency};
-use crate::model::{CallKind, EffectClass, FailureClass, Source, StepIndex, StepState, Usage};
+use crate::model::{
+    CallKind, EffectClass, FailureClass, InDoubt, KeyPlace, Source, StepIndex, StepState, Usage,
+};
 use crate::proxy::call::Call;
 use crate::proxy::feed::Feed;
 use crate::proxy::headers;
@@ -16,20 +18,32 @@ use crate::proxy::sidecar::{JournalUnavailable, Sidecar};
 use crate::telemetry::event::StepEvent;
 use crate::upstream;
 use crate::wire::refusal::Refusal;
-use crate::wire::{Cut, status};
+use crate::wire::{Cut, status, tool_key};
 
 use super::fetch::{self, AnswerBody, Broken, Fetched, Outbound};
-use super::recall::{Asked, OpenStep};
+use super::open::{OpenStep, Sent};
+use super::recall::Asked;
 use super::session;
 
 /// Runs in a task of the sidecar, from the intent to the outcome.
-pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, call: Call, asked: Asked) {
-    let OpenStep { run, step, tried, possibly_billed, feed, intent } = open;
+pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, mut call: Call, asked: Asked) {
+    let OpenStep { run, step, tried, possibly_billed, feed, intent, request, key } = open;
     let begun = sidecar.clock.now();
-    let work =
-        Work { sidecar: &sidecar, run: &run, feed: &feed, call: &call, asked, step, tried, possibly_billed };
     let ends = Ends { run: &run, feed: &feed, step };
-    let told = work.run(intent).await;
+    let is_keyed = key.is_some();
+    let told = match dress(&sidecar, &mut call, request, key).await {
+        Ok(()) => {
+            let (run, feed, call) = (&run, &feed, &call);
+            let work =
+                Work { sidecar: &sidecar, run, feed, call, asked, step, tried, possibly_billed, is_keyed };
+            work.run(intent).await
+        }
+        Err(refusal) => {
+            // What it was is lost: nothing else may be sent in its place.
+            feed.refuse(refusal);
+            Told::only(StepState::Refused)
+        }
+    };
     drop(ends);
     sidecar.metrics.step(&StepEvent {
         kind: asked.kind,
@@ -39,6 +53,36 @@ pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, call: Call, ask
         usage_missing: told.usage_missing,
         duration_ms: sidecar.clock.now().since_ms(begun),
     });
+}
+
+/// Makes the call what this try sends: its bytes, and the key as a header where the tool takes it there.
+async fn dress(
+    sidecar: &Arc<Sidecar>,
+    call: &mut Call,
+    request: Sent,
+    key: Option<String>,
+) -> Result<(), Refusal> {
+    call.body = match request {
+        Sent::Live(body) => body,
+        Sent::Recorded(hash) => {
+            let journal = Arc::clone(&sidecar.journal);
+            let read = tokio::task::spawn_blocking(move || journal.body(&hash)).await;
+            let recorded =
+                read.map_err(|_| refusal::internal())?.map_err(|error| refusal::journal(&error))?;
+            // The answer will be to the one who asks now.
+            match call.rpc_id().and_then(|id| tool_key::readdress(&recorded, id)) {
+                Some(edit) => edit.apply(&recorded).into(),
+                None => recorded,
+            }
+        }
+    };
+    let place = call.rule.as_ref().and_then(|rule| rule.key.as_ref());
+    if let (Some(KeyPlace::Header(name)), Some(key)) = (place, key)
+        && let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(key))
+    {
+        call.headers.insert(name, value);
+    }
+    Ok(())
 }
 
 /// What a step came to, for telemetry.
@@ -64,6 +108,8 @@ struct Work<'a> {
     step: StepIndex,
     tried: u32,
     possibly_billed: bool,
+    /// Sent under a key that the tool honours: sending it again is safe.
+    is_keyed: bool,
 }
 
 /// A call that was not sent, for a reason of ours.
@@ -97,7 +143,7 @@ struct Failure {
 
 impl Work<'_> {
     async fn run(&self, intent: Ticket) -> Told {
-        if self.asked.class == EffectClass::Effect
+        if self.asked.class != EffectClass::Read
             && let Err(told) = self.may_leave(intent).await
         {
             return told;
@@ -113,9 +159,10 @@ impl Work<'_> {
         }
     }
 
-    /// Waits until an effect may be sent. `Err`: it may not, and the agent has been told so.
+    /// Waits until a call that acts may be sent. `Err`: it may not, and the agent has been told so.
     async fn may_leave(&self, intent: Ticket) -> Result<(), Told> {
-        // INVARIANT: the intent of an effect is durable before its first byte leaves; a read's may ride.
+        // INVARIANT: the intent of an effect is durable before its first byte leaves; a read's may ride. So is
+        // that of an idempotent call: what is sent again are the recorded bytes.
         if let Err(error) = self.durable(intent).await {
             self.feed.refuse(refusal::journal(&error));
             return Err(Told::only(StepState::Refused));
@@ -315,8 +362,13 @@ impl Work<'_> {
     async fn note_failure(&self, failure: Failure) -> StepState {
         self.sidecar.metrics.upstream_failure(failure.class);
         let at = self.sidecar.clock.now();
-        let executed = !failure.not_sent && !failure.status.is_some_and(status::is_not_executed);
-        let doubt = executed && self.asked.class == EffectClass::Effect;
+        let rule = self.call.rule.as_deref();
+        let statuses = rule.and_then(|rule| rule.not_executed.as_ref());
+        let not_executed = statuses.zip(failure.status).map(|(statuses, status)| statuses.contains(&status));
+        let rejected = not_executed.unwrap_or(failure.status.is_some_and(status::is_not_executed));
+        let executed = !failure.not_sent && !rejected;
+        let may_repeat = self.is_keyed || rule.is_some_and(|rule| rule.in_doubt == InDoubt::Retry);
+        let doubt = executed && self.asked.class == EffectClass::Effect && !may_repeat;
         let cause = failure.detail.clone();
         let failed = Record::Failed {
             step: self.step,
@@ -326,6 +378,7 @@ impl Work<'_> {
             not_sent: failure.not_sent,
             detail: failure.detail,
             at,
+            not_executed,
         };
         let in_doubt = doubt.then_some(Record::InDoubt { step: self.step, cause, at });
         let batch = Batch { records: [failed].into_iter().chain(in_doubt).collect(), bodies: Vec::new() };

@@ -27,7 +27,8 @@ pub(super) fn check(
     asked: &Asked,
 ) -> Result<(), Refusal> {
     let Some(live) = &mut state.attempt else { return Ok(()) };
-    if asked.class != EffectClass::Effect || enrolled.is_told_apart || !live.was_alone {
+    let is_meant = call.rule.as_ref().is_some_and(|rule| rule.repeats);
+    if asked.class != EffectClass::Effect || is_meant || enrolled.is_told_apart || !live.was_alone {
         return Ok(());
     }
     let used = match &live.tools {

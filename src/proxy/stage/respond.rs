@@ -166,6 +166,12 @@ fn delivered(sidecar: Arc<Sidecar>, served: Served) -> AtEnd {
         {
             live.answered = true;
             live.active_at = sidecar.clock.since_boot();
+            // A later exchange carries the step now, or somebody has resolved it: what arrived is not what counts.
+            let counts =
+                live.exchanges.get(&served.step).is_some_and(|mark| Arc::ptr_eq(mark, &served.guard.0));
+            if !counts {
+                return;
+            }
         }
         sidecar.note(&served.run, Record::Delivered { step: served.step, attempt: served.attempt });
     })

@@ -13,7 +13,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::json::Tape;
-use crate::model::{AttemptId, Channel, Dialect, EffectClass, Operation, Surface, UpstreamName, WorkflowId};
+use crate::model::{
+    AttemptId, Channel, Dialect, EffectClass, Fingerprint, Operation, Surface, ToolRule, UpstreamName,
+    WorkflowId,
+};
 use crate::proxy::call::{Call, Target};
 use crate::proxy::connection::Connection;
 use crate::proxy::headers;
@@ -22,6 +25,7 @@ use crate::proxy::sidecar::Snapshot;
 use crate::replay::fingerprint::{self, Fingerprints};
 use crate::wire::detect::{self, Inspected, RequestView};
 use crate::wire::refusal::Refusal;
+use crate::wire::tool_key;
 
 /// A compressed body may grow by at most this factor; more is an attack.
 const DECODED_RATIO_MAX: usize = 100;
@@ -148,9 +152,12 @@ pub(crate) async fn call(
             (Err(_), None) => unread(target.upstream.dialect),
         }
     };
+    let rule = rule(&target, parts.method.as_str(), &mut inspected);
     // Large, and of no use once the call is understood.
     let json = inspected.json.take();
     let mut call = Call {
+        rule,
+        identity: None,
         connection,
         workflow: target.workflow,
         attempt: target.attempt,
@@ -165,8 +172,38 @@ pub(crate) async fn call(
     };
     if call.workflow.is_some() && call.inspected.operation.channel != Channel::Live {
         call.fingerprints = Some(fingerprints(&call, json.as_ref()));
+        call.identity = json.as_ref().and_then(|json| identity(&call, json));
     }
     Ok(call)
+}
+
+/// What the operator has said of the tool that is called. It decides what calling it twice would do, and
+/// names HTTP tools.
+fn rule(target: &Target, method: &str, inspected: &mut Inspected) -> Option<Arc<ToolRule>> {
+    let tools = &target.upstream.tools;
+    let rule = match target.upstream.dialect {
+        Dialect::Mcp => {
+            let call = inspected.mcp.as_ref().filter(|mcp| mcp.is_tool_call())?;
+            tools.named(call.name.as_deref()?)?
+        }
+        Dialect::Http => {
+            let tool = tools.routed(method, &target.rest)?;
+            inspected.operation.name = Arc::clone(&tool.name);
+            &tool.rule
+        }
+        Dialect::Anthropic | Dialect::Gemini | Dialect::Openai => return None,
+    };
+    if let Some(class) = rule.class {
+        inspected.operation.class = class;
+    }
+    Some(Arc::clone(rule))
+}
+
+fn identity(call: &Call, json: &Tape) -> Option<Fingerprint> {
+    let rule = call.rule.as_ref().filter(|rule| !rule.identity.is_empty())?;
+    let arguments = tool_key::arguments(call.inspected.operation.surface, json.root(&call.body))?;
+    let values = rule.identity.iter().map(|pointer| arguments.pointer(pointer.as_str()));
+    fingerprint::identity(call.upstream.name.as_str(), &call.inspected.operation.name, values)
 }
 
 /// A message that could not be read, for a caller whose calls are only forwarded.

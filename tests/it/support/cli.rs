@@ -23,6 +23,15 @@ impl Output {
         self
     }
 
+    /// What it answers on standard output must hold all of these.
+    #[track_caller]
+    pub(crate) fn prints(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.stdout.contains(part), "no {part:?} in:\n{}", self.stdout);
+        }
+        self
+    }
+
     /// What it says to a person must hold all of these.
     #[track_caller]
     pub(crate) fn says(self, parts: &[&str]) -> Self {

@@ -1,0 +1,185 @@
+//! Begins a step, or its next try: its intent enters the journal before anything is sent (durability.md,
+//! section 5). From there on the sidecar owes it an outcome.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::journal::{Batch, Body, Intent, Record, StepSummary, Ticket, Urgency};
+use crate::model::{BodyHash, CallKind, EffectClass, Resolution, StepIndex, StepState};
+use crate::proxy::call::Call;
+use crate::proxy::feed::Feed;
+use crate::proxy::refusal;
+use crate::proxy::run::Run;
+use crate::proxy::sidecar::Sidecar;
+use crate::replay::cursor::Decision;
+use crate::wire::refusal::Refusal;
+
+use super::enroll::Enrolled;
+use super::recall::{self, Asked, Found, Question, Served};
+use super::{idempotency, repetition};
+
+/// The right to begin a step, or its next try. Nothing is recorded yet.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    enrolled: Enrolled,
+    again: Option<StepSummary>,
+    /// Steps recorded with this fingerprint when the slot was given.
+    seen: usize,
+}
+
+/// A step whose intent is in the journal: from here on the sidecar owes it an outcome.
+#[derive(Debug)]
+pub(crate) struct OpenStep {
+    pub(crate) run: Arc<Run>,
+    pub(crate) step: StepIndex,
+    pub(crate) tried: u32,
+    pub(crate) possibly_billed: bool,
+    pub(crate) feed: Arc<Feed>,
+    /// The intent; an effect waits for it before its first byte leaves.
+    pub(crate) intent: Ticket,
+    /// What is sent.
+    pub(crate) request: Sent,
+    /// The idempotency key it is sent under.
+    pub(crate) key: Option<String>,
+}
+
+/// The body of a try.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// These bytes: the agent's own, with the idempotency key if it is an argument.
+    Live(Bytes),
+    /// The recorded ones of the first try: whatever may act twice is the same request twice.
+    Recorded(BodyHash),
+}
+
+impl Slot {
+    pub(super) fn new(enrolled: &Enrolled, again: Option<StepSummary>, seen: usize) -> Self {
+        Self { enrolled: enrolled.clone(), again, seen }
+    }
+
+    /// Begins the step: its intent and its request enter the journal, and the exchange is registered.
+    /// `Ok(None)`: another call was faster and the question must be asked again.
+    pub(crate) fn open(
+        self,
+        sidecar: &Sidecar,
+        call: &Call,
+        asked: &Asked,
+    ) -> Result<Option<(OpenStep, Served)>, Refusal> {
+        let run = Arc::clone(&self.enrolled.run);
+        // Before the lock: it takes as long as the body is large.
+        let request = (self.again.is_none() && !idempotency::is_argument(call)).then(|| Body {
+            hash: BodyHash(*blake3::hash(&call.body).as_bytes()),
+            bytes: call.body.clone(),
+            parts: call.inspected.parts.clone(),
+        });
+        let mut state = run.state.lock();
+        recall::check_attempt(&state, &self.enrolled)?;
+        let question = Question { sidecar, enrolled: &self.enrolled, call, asked };
+        let found = recall::look_up(&question, &state)?;
+        let unchanged = match (&self.again, found.decision) {
+            (Some(again), Decision::TryAgain(step)) => again.step == step,
+            (None, Decision::New) => found.summaries.len() >= self.seen,
+            _ => false,
+        };
+        if !unchanged {
+            return Ok(None);
+        }
+        let Try { step, tried, mut batch, request, key } = match &self.again {
+            None => self.first_try(sidecar, call, asked, &found, request)?,
+            Some(again) => self.next_try(sidecar, call, again)?,
+        };
+        batch.records = state.with_notes(batch.records);
+        let urgency = if asked.class == EffectClass::Read { Urgency::Ride } else { Urgency::Now };
+        let intent = sidecar
+            .journal
+            .commit(&run.key, sidecar.journal.epoch(), batch, urgency)
+            .map_err(|error| refusal::journal(&error))?;
+        let feed = Arc::new(Feed::default());
+        state.running.insert(step, Arc::clone(&feed));
+        let served = recall::serve(&mut state, &self.enrolled, step);
+        repetition::note(&mut state, call, asked.class);
+        let billed = self.again.as_ref().is_some_and(|again| again.kind == CallKind::Llm && !again.cleared);
+        let run = Arc::clone(&run);
+        let open = OpenStep { run, step, tried, possibly_billed: billed, feed, intent, request, key };
+        Ok(Some((open, served)))
+    }
+
+    fn next_try(&self, sidecar: &Sidecar, call: &Call, again: &StepSummary) -> Result<Try, Refusal> {
+        let (step, tried, at) = (again.step, again.tries.saturating_add(1), sidecar.clock.now());
+        let used = sidecar
+            .journal
+            .usage(&self.enrolled.run.key, self.enrolled.attempt, step)
+            .map_err(|error| refusal::journal(&error))?;
+        let uses = used.is_none().then_some(Record::Redelivered { step, attempt: self.enrolled.attempt, at });
+        let doubtful = again.state == StepState::InDoubt && !again.keyed;
+        // Only the operator's config gets an effect in doubt this far.
+        let resolved = doubtful.then(|| Record::Resolved {
+            step,
+            resolution: Resolution::Repeat,
+            by: "config (in_doubt: retry)".to_owned(),
+            at,
+        });
+        let records =
+            uses.into_iter().chain(resolved).chain([Record::Dispatched { step, tried, at }]).collect();
+        let batch = Batch { records, bodies: Vec::new() };
+        if again.class == EffectClass::Read {
+            return Ok(Try { step, tried, batch, request: Sent::Live(call.body.clone()), key: None });
+        }
+        let recorded = sidecar
+            .journal
+            .step(&self.enrolled.run.key, step)
+            .map_err(|error| refusal::journal(&error))?
+            .ok_or_else(refusal::internal)?;
+        let request = Sent::Recorded(recorded.intent.request);
+        Ok(Try { step, tried, batch, request, key: recorded.intent.idempotency_key })
+    }
+
+    fn first_try(
+        &self,
+        sidecar: &Sidecar,
+        call: &Call,
+        asked: &Asked,
+        found: &Found,
+        request: Option<Body>,
+    ) -> Result<Try, Refusal> {
+        let key = &self.enrolled.run.key;
+        let head = sidecar.journal.attach(key).map_err(|error| refusal::journal(&error))?;
+        let head = head.ok_or_else(refusal::internal)?;
+        let step = StepIndex::new(head.steps + 1).ok_or_else(refusal::internal)?;
+        let (body, idempotency_key) = idempotency::keyed(sidecar, &self.enrolled, &head, step, call)?;
+        let request = request.unwrap_or_else(|| Body::whole(body.clone()));
+        let at = sidecar.clock.now();
+        let own = found.summaries.iter().filter(|summary| summary.attempt == self.enrolled.attempt).count();
+        let intent = Intent {
+            step,
+            attempt: self.enrolled.attempt,
+            epoch: sidecar.journal.epoch(),
+            kind: asked.kind,
+            dialect: call.upstream.dialect,
+            upstream: call.upstream.name.clone(),
+            operation: call.inspected.operation.name.to_string(),
+            class: asked.class,
+            exact: asked.exact,
+            normalised: asked.normalised,
+            occurrence: u32::try_from(own).unwrap_or(u32::MAX).saturating_add(1),
+            idempotency_key: idempotency_key.clone(),
+            request: request.hash,
+            request_len: body.len() as u64,
+            at,
+            identity: call.identity,
+        };
+        let records = vec![Record::Intent(intent), Record::Dispatched { step, tried: 1, at }];
+        let batch = Batch { records, bodies: vec![request] };
+        Ok(Try { step, tried: 1, batch, request: Sent::Live(body), key: idempotency_key })
+    }
+}
+
+/// A try as it is recorded and as it is sent.
+struct Try {
+    step: StepIndex,
+    tried: u32,
+    batch: Batch,
+    request: Sent,
+    key: Option<String>,
+}
