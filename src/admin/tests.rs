@@ -27,6 +27,8 @@ async fn listening() -> Listening {
         limits: Limits { body_bytes_max: 0, body_idle: Duration::ZERO, recorded_bytes_max: 0 },
         default_workflow: None,
         journal_unavailable: JournalUnavailable::Fail,
+        is_issued_only: false,
+        is_shared: false,
     };
     let metrics = Arc::new(Metrics::new("0", "none").unwrap());
     let sidecar = Sidecar::new(

@@ -73,6 +73,8 @@ pub(super) fn sidecar(
             recorded_bytes_max: settings.limits.recorded_bytes_max,
         },
         default_workflow: settings.default_workflow.clone(),
+        is_issued_only: settings.workflow_ids == config::WorkflowIds::Issued,
+        is_shared: settings.workers == config::Workers::Shared,
         journal_unavailable: match settings.journal.unavailable {
             config::JournalUnavailable::Fail => JournalUnavailable::Fail,
             config::JournalUnavailable::Passthrough => JournalUnavailable::Passthrough,

@@ -35,12 +35,38 @@ pub(super) struct File {
     /// environment variable OUTRIGGER_WORKFLOW takes precedence.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,127}$"))]
     pub(super) default_workflow: Field<String>,
+    /// Which workflows there can be: `open` ones come into being with the first call that names them, `issued`
+    /// ones only through the admin API or `outrigger run`; a call that names another is refused.
+    #[schemars(extend("default" = "open"))]
+    pub(super) workflow_ids: Field<WorkflowIds>,
+    /// Processes of one workflow at a time: `exclusive` refuses a process that is no relative of the one at
+    /// work, since two agents at the same task would act twice; `shared` takes them for workers of one attempt.
+    #[schemars(extend("default" = "exclusive"))]
+    pub(super) workers: Field<Workers>,
     /// How many seconds running steps may go on after SIGTERM.
     #[schemars(range(min = bounds::SHUTDOWN_S.min, max = bounds::SHUTDOWN_S.max))]
     #[schemars(extend("default" = bounds::SHUTDOWN_S.default))]
     pub(super) shutdown_s: Field<u64>,
     /// What the sidecar tells of itself on stderr.
     pub(super) log: Field<Log>,
+}
+
+/// Which workflows there can be.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum WorkflowIds {
+    Issued,
+    Open,
+}
+
+/// Processes of one workflow at a time.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Workers {
+    Exclusive,
+    Shared,
 }
 
 /// One address to listen at.

@@ -24,7 +24,7 @@ pub use report::{Problem, Report};
 pub use schema::{schema, schema_text};
 pub use settings::{
     EnvName, Journal, JournalUnavailable, Limits, Log, LogFormat, LogLevel, Settings, Upstream, UpstreamUrl,
-    UsageMode,
+    UsageMode, Workers, WorkflowIds,
 };
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::file::{self, File};
 use super::report::Problem;
 use super::settings::{
     EnvName, Journal, JournalUnavailable, Limits, Log, LogFormat, LogLevel, Settings, Upstream, UpstreamUrl,
-    UsageMode,
+    UsageMode, Workers, WorkflowIds,
 };
 use super::tree::Span;
 use super::{listen, tools, url};
@@ -52,6 +52,14 @@ pub(super) fn resolve(file: &File) -> Resolved {
         upstreams,
         limits: limits(file, &mut problems),
         default_workflow,
+        workflow_ids: match file.workflow_ids.value() {
+            Some(file::WorkflowIds::Issued) => WorkflowIds::Issued,
+            Some(file::WorkflowIds::Open) | None => WorkflowIds::Open,
+        },
+        workers: match file.workers.value() {
+            Some(file::Workers::Exclusive) | None => Workers::Exclusive,
+            Some(file::Workers::Shared) => Workers::Shared,
+        },
         shutdown: seconds("shutdown_s", &file.shutdown_s, bounds::SHUTDOWN_S, &mut problems),
         log: log(file),
     };

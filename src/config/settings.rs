@@ -25,6 +25,10 @@ pub struct Settings {
     pub limits: Limits,
     /// The workflow of calls that name none (`default_workflow`, or `OUTRIGGER_WORKFLOW`, which wins).
     pub default_workflow: Option<WorkflowId>,
+    /// Which workflows there can be.
+    pub workflow_ids: WorkflowIds,
+    /// Whether unrelated processes may be at work on one workflow.
+    pub workers: Workers,
     /// How long running steps may go on after SIGTERM.
     pub shutdown: Duration,
     pub log: Log,
@@ -48,6 +52,22 @@ impl Settings {
         let lines: Vec<String> = head.into_iter().chain(workflow).chain(upstreams).collect();
         format!("{}\n", lines.join("\n"))
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkflowIds {
+    /// Only those that the admin API or the wrapper has opened.
+    Issued,
+    /// Any; a call that names a new one opens it.
+    Open,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// A process that is no relative of the one at work is refused.
+    Exclusive,
+    /// Processes that are at work at the same time belong to one attempt.
+    Shared,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -118,6 +118,8 @@ codes! {
     3009 AttemptUnknown,
     /// 422: this effect was given up while in doubt.
     3010 StepAbandoned,
+    /// 403: only issued workflows take calls, and this is none.
+    3011 UnknownWorkflow,
     // 4: the upstream.
     /// 502: no connection to the upstream.
     4001 UpstreamUnreachable,

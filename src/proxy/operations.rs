@@ -223,6 +223,8 @@ mod tests {
             limits: Limits { body_bytes_max: 0, body_idle: Duration::ZERO, recorded_bytes_max: 0 },
             default_workflow: None,
             journal_unavailable: JournalUnavailable::Fail,
+            is_issued_only: false,
+            is_shared: false,
         };
         let metrics = Arc::new(Metrics::new("0", "none").unwrap());
         Sidecar::new(

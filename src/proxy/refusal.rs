@@ -192,6 +192,12 @@ pub(crate) fn attempt_unknown(operation: &str, upstream: &str) -> Refusal {
     refuse(422, Code::AttemptUnknown, Again::Pointless, message)
 }
 
+pub(crate) fn unknown_workflow() -> Refusal {
+    let message = "no such workflow has been issued; workflows are opened through the admin API or `outrigger run` \
+                   (workflow_ids: issued)";
+    refuse(403, Code::UnknownWorkflow, Again::Pointless, message)
+}
+
 pub(crate) fn workflow_closed() -> Refusal {
     let message = "this workflow is closed; a new run needs a new workflow id";
     refuse(422, Code::WorkflowClosed, Again::Pointless, message)

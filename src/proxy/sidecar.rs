@@ -83,6 +83,10 @@ pub struct Snapshot {
     /// The workflow of calls that name none.
     pub default_workflow: Option<WorkflowId>,
     pub journal_unavailable: JournalUnavailable,
+    /// Only workflows that exist already take calls.
+    pub is_issued_only: bool,
+    /// Unrelated processes may be at work on one workflow.
+    pub is_shared: bool,
 }
 
 /// The sidecar: everything that outlives one call.

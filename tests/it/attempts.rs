@@ -162,6 +162,48 @@ fn rule_b_an_unrelated_process_is_refused_while_the_attempts_own_lives() {
     assert_eq!(upstream.count(), 2);
 }
 
+#[test]
+fn rule_b_workers_that_are_said_to_share_a_workflow_are_one_attempt_until_the_last_is_gone() {
+    let upstream = counting();
+    let setup = Setup::new().upstream("crm", "http", &upstream.url()).line("workers: shared");
+    let sidecar = setup.start();
+    let (mut one, mut other) = (Agent::start(sidecar.address()), Agent::start(sidecar.address()));
+    check(&one.call(&note(0)), "live", "1; reason=first");
+    check(&other.call(&note(0)), "live", "1; reason=first");
+    one.end();
+    check(&other.call(&note(1)), "live", "1; reason=first");
+    other.end();
+    let mut next = Agent::start(sidecar.address());
+    check(&next.call(&note(1)), "replay", "2; reason=process");
+    assert_eq!(upstream.count(), 3);
+}
+
+#[test]
+fn only_issued_workflows_take_calls_where_the_config_says_so() {
+    let upstream = counting();
+    let setup = Setup::new().upstream("crm", "http", &upstream.url()).line("workflow_ids: issued");
+    let mut sidecar = setup.start();
+    for path in ["/w/w/crm/notes", "/w/w/a/1/crm/notes"] {
+        let refused = sidecar.call(&Ask::post(path, "{}"));
+        assert!(refused.status == 403 && refused.text().contains("OG3011"), "{refused:?}");
+        assert_eq!(refused.header("x-should-retry"), Some("false"));
+    }
+    let opened = sidecar.ask_admin(&Ask::post("/v1/workflows/w/attempts", ""));
+    assert_eq!(opened.status, 201, "{opened:?}");
+    for restart in [false, true] {
+        if restart {
+            sidecar.kill9();
+            sidecar.restart();
+        }
+        let answer = sidecar.call(&Ask::post("/w/w/a/1/crm/notes", format!(r#"{{"restart":{restart}}}"#)));
+        check(&answer, "live", "1; reason=explicit");
+    }
+    assert_eq!(sidecar.call(&Ask::post("/w/v/crm/notes", "{}")).status, 403);
+    // Without a workflow there is nothing to issue.
+    assert_eq!(sidecar.call(&Ask::post("/crm/notes", "{}")).status, 200);
+    assert_eq!(upstream.count(), 3);
+}
+
 /// A sidecar that cannot see who calls it: it lives in a PID namespace of its own.
 fn blind(setup: Setup) -> Option<Sidecar> {
     let words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];

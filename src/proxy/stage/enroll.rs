@@ -75,7 +75,11 @@ fn choose(
     peer: Option<&Peer>,
     asked: Option<&Fingerprint>,
 ) -> Result<Chosen, Refusal> {
+    let snapshot = sidecar.snapshot();
     let Some(head) = head else {
+        if snapshot.is_issued_only {
+            return Err(refusal::unknown_workflow());
+        }
         let reason = if call.attempt.is_some() { AttemptReason::Explicit } else { AttemptReason::First };
         return Ok(Chosen::Next(call.attempt.unwrap_or(AttemptId::FIRST), reason));
     };
@@ -90,14 +94,19 @@ fn choose(
         Some(named) if named > current.attempt => Ok(Chosen::Next(named, AttemptReason::Explicit)),
         Some(_) => Ok(Chosen::Current(current.clone())),
         None => match peer {
-            Some(peer) => by_process(state, current, peer),
+            Some(peer) => by_process(state, current, peer, snapshot.is_shared),
             None => Ok(by_rewind(sidecar, state, key, call, current, asked)),
         },
     }
 }
 
 /// Rule (b): the attempt is its process, that process's relatives and, while it lives, its group.
-fn by_process(state: &RunState, current: &AttemptHead, caller: &Peer) -> Result<Chosen, Refusal> {
+fn by_process(
+    state: &RunState,
+    current: &AttemptHead,
+    caller: &Peer,
+    is_shared: bool,
+) -> Result<Chosen, Refusal> {
     let live = state.attempt.as_ref().filter(|live| live.id == current.attempt);
     let members = live.map_or(&[][..], |live| &live.members);
     let known: Vec<&Peer> = members.iter().chain(&current.peer).collect();
@@ -108,10 +117,13 @@ fn by_process(state: &RunState, current: &AttemptHead, caller: &Peer) -> Result<
     if alive.is_empty() {
         return Ok(Chosen::Next(current.attempt.next(), AttemptReason::Process));
     }
-    let belongs = alive
-        .iter()
-        .any(|member| member.process_group == caller.process_group || peer::are_kin(member, caller));
-    if belongs { Ok(Chosen::Current(current.clone())) } else { Err(refusal::unrelated_process(caller.pid)) }
+    let is_kin =
+        |member: &&Peer| member.process_group == caller.process_group || peer::are_kin(member, caller);
+    if is_shared || alive.iter().any(is_kin) {
+        Ok(Chosen::Current(current.clone()))
+    } else {
+        Err(refusal::unrelated_process(caller.pid))
+    }
 }
 
 /// Rule (c): the peer cannot be seen, and the call is one that the attempt began with.
