@@ -32,6 +32,7 @@ pub(super) struct Api {
 /// A path of the API.
 #[derive(Debug, PartialEq, Eq)]
 enum Route<'a> {
+    Accept(&'a str),
     Attempts(&'a str),
     Close(&'a str),
     Health,
@@ -57,6 +58,7 @@ impl<'a> Route<'a> {
         let below = path.strip_prefix("/v1/workflows/")?;
         match below.split_once('/') {
             None => Some(Self::Workflow(below)),
+            Some((id, "accept")) => Some(Self::Accept(id)),
             Some((id, "attempts")) => Some(Self::Attempts(id)),
             Some((id, "close")) => Some(Self::Close(id)),
             Some((id, "timeline")) => Some(Self::Timeline(id)),
@@ -68,7 +70,7 @@ impl<'a> Route<'a> {
     }
 
     fn is_write(&self) -> bool {
-        matches!(self, Self::Attempts(_) | Self::Close(_) | Self::Resolve(..))
+        matches!(self, Self::Accept(_) | Self::Attempts(_) | Self::Close(_) | Self::Resolve(..))
     }
 }
 
@@ -150,6 +152,7 @@ impl Api {
             (false, _) => return not_allowed("GET, HEAD"),
         }
         match route {
+            Route::Accept(id) => self.accept(id, body).await,
             Route::Attempts(id) => self.open_attempt(id).await,
             Route::Close(id) => self.close(id, body).await,
             Route::Health => text("text/plain; charset=utf-8", "ok\n"),
@@ -249,22 +252,29 @@ impl Api {
 
     async fn close(&self, id: &str, body: &[u8]) -> Answer {
         let Some(key) = key(id) else { return not_found() };
-        let reason = if body.is_empty() {
-            "admin API".to_owned()
-        } else {
-            match serde_json::from_slice::<Closing>(body) {
-                Ok(closing) => closing.reason.chars().take(REASON_LEN_MAX).collect(),
-                Err(error) => {
-                    let why = format!("the body is empty or {{\"reason\": \"...\"}}: {error}");
-                    return problem(StatusCode::BAD_REQUEST, None, &why);
-                }
-            }
+        let reason = match reason(body, "admin API") {
+            Ok(reason) => reason,
+            Err(why) => return problem(StatusCode::BAD_REQUEST, None, &why),
         };
         match self.sidecar.close_workflow(&key, &reason).await {
             Ok(_) => answer_json(
                 StatusCode::OK,
                 &json!({ "workflow": key.workflow.as_str(), "state": timeline::State::Closed }),
             ),
+            Err(error) => refused(&error),
+        }
+    }
+
+    async fn accept(&self, id: &str, body: &[u8]) -> Answer {
+        let Some(key) = key(id) else { return not_found() };
+        let by = match reason(body, "admin API") {
+            Ok(by) => by,
+            Err(why) => return problem(StatusCode::BAD_REQUEST, None, &why),
+        };
+        match self.sidecar.accept_fork(&key, &by).await {
+            Ok(steps) => {
+                answer_json(StatusCode::OK, &json!({ "workflow": key.workflow.as_str(), "accepted": steps }))
+            }
             Err(error) => refused(&error),
         }
     }
@@ -313,6 +323,16 @@ impl Api {
     }
 }
 
+/// What a body says of who asks and why; without one, `by_itself`.
+fn reason(body: &[u8], by_itself: &str) -> Result<String, String> {
+    if body.is_empty() {
+        return Ok(by_itself.to_owned());
+    }
+    let closing: Closing = serde_json::from_slice(body)
+        .map_err(|error| format!("the body is empty or {{\"reason\": \"...\"}}: {error}"))?;
+    Ok(closing.reason.chars().take(REASON_LEN_MAX).collect())
+}
+
 fn key(id: &str) -> Option<WorkflowKey> {
     Some(WorkflowKey { owner: Owner::local(), workflow: WorkflowId::parse(id).ok()? })
 }
@@ -344,6 +364,7 @@ fn journal_problem(error: &journal::Error) -> Answer {
 fn refused(error: &OperationError) -> Answer {
     let (status, code) = match error {
         OperationError::BadAnswer(_) => (StatusCode::BAD_REQUEST, None),
+        OperationError::NothingLeftOut => (StatusCode::UNPROCESSABLE_ENTITY, None),
         OperationError::NotInDoubt { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::NotInDoubt)),
         OperationError::Closed => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::WorkflowClosed)),
         OperationError::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::WorkflowDamaged)),

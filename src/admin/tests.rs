@@ -29,6 +29,7 @@ async fn listening() -> Listening {
         journal_unavailable: JournalUnavailable::Fail,
         is_issued_only: false,
         is_shared: false,
+        refuses_divergence: true,
     };
     let metrics = Arc::new(Metrics::new("0", "none").unwrap());
     let sidecar = Sidecar::new(

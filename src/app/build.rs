@@ -74,6 +74,7 @@ pub(super) fn sidecar(
         },
         default_workflow: settings.default_workflow.clone(),
         is_issued_only: settings.workflow_ids == config::WorkflowIds::Issued,
+        refuses_divergence: settings.on_divergence == config::OnDivergence::Refuse,
         is_shared: settings.workers == config::Workers::Shared,
         journal_unavailable: match settings.journal.unavailable {
             config::JournalUnavailable::Fail => JournalUnavailable::Fail,

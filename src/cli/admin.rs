@@ -87,6 +87,11 @@ struct Rows {
     workflows: Vec<Row>,
 }
 
+#[derive(Deserialize)]
+struct Accepted {
+    accepted: Vec<u64>,
+}
+
 /// An answer that is only read as JSON.
 type Anything = serde_json::Value;
 
@@ -148,6 +153,13 @@ impl Admin {
         let body = serde_json::json!({ "reason": reason }).to_string();
         let asked = self.ask(Method::POST, &format!("/v1/workflows/{id}/close"), body.into()).await;
         asked.map(|_: Anything| ()).map_err(|error| unknown(error, id))
+    }
+
+    /// The steps that were left out.
+    pub(super) async fn accept(&self, id: &WorkflowId, by: &str) -> Result<Vec<u64>, Error> {
+        let body = serde_json::json!({ "reason": by }).to_string();
+        let asked = self.ask(Method::POST, &format!("/v1/workflows/{id}/accept"), body.into()).await;
+        asked.map(|accepted: Accepted| accepted.accepted).map_err(|error| unknown(error, id))
     }
 
     pub(super) async fn resolve(

@@ -180,6 +180,7 @@ impl From<OperationError> for Failure {
             OperationError::InDoubt(_) => Code::InDoubt,
             OperationError::Journal(_) => Code::JournalUnavailable,
             OperationError::NotInDoubt { .. } => Code::NotInDoubt,
+            OperationError::NothingLeftOut => return Self::new(error.to_string()).exit_with(Exit::Workflow),
             OperationError::Running { .. } => {
                 return Self::new(error.to_string())
                     .help("try again when it has ended")
@@ -194,6 +195,7 @@ impl From<OperationError> for Failure {
             | OperationError::Damaged(_)
             | OperationError::InDoubt(_)
             | OperationError::NotInDoubt { .. }
+            | OperationError::NothingLeftOut
             | OperationError::Running { .. }
             | OperationError::Unknown => Exit::Workflow,
         };

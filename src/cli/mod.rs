@@ -1,6 +1,7 @@
 //! The command line: one file per command. Reads arguments, calls the layers below, prints, and turns what
 //! happened into an exit code. Holds no logic that another program could need.
 
+mod accept;
 mod admin;
 mod check;
 mod close;
@@ -53,6 +54,7 @@ enum Command {
     /// Becomes the command of `run`, tied to the life of the wrapper.
     #[command(name = "__child", hide = true)]
     Child(run::child::Args),
+    Accept(accept::Args),
     Check(check::Args),
     Close(close::Args),
     Demo(demo::Args),
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
 /// Polled on the main thread, which `run` relies on.
 async fn perform(command: Command) -> ExitCode {
     match command {
+        Command::Accept(args) => ended(Box::pin(accept::run(args)).await),
         Command::Check(args) => ended(check::run(&args)),
         Command::Child(args) => run::child::become_command(&args),
         Command::Close(args) => ended(Box::pin(close::run(args)).await),

@@ -43,6 +43,10 @@ pub(super) struct File {
     /// work, since two agents at the same task would act twice; `shared` takes them for workers of one attempt.
     #[schemars(extend("default" = "exclusive"))]
     pub(super) workers: Field<Workers>,
+    /// What becomes of a new effect when a restarted agent has gone another way than the recorded run: `refuse`
+    /// refuses it until `outrigger accept`, `live` sends it. Model calls and reads are sent in either case.
+    #[schemars(extend("default" = "refuse"))]
+    pub(super) on_divergence: Field<OnDivergence>,
     /// How many seconds running steps may go on after SIGTERM.
     #[schemars(range(min = bounds::SHUTDOWN_S.min, max = bounds::SHUTDOWN_S.max))]
     #[schemars(extend("default" = bounds::SHUTDOWN_S.default))]
@@ -58,6 +62,15 @@ pub(super) struct File {
 pub(super) enum WorkflowIds {
     Issued,
     Open,
+}
+
+/// What becomes of new effects of an agent that went another way.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum OnDivergence {
+    Live,
+    Refuse,
 }
 
 /// Processes of one workflow at a time.

@@ -23,8 +23,8 @@ pub use load::{Env, ProcessEnv, load, load_text};
 pub use report::{Problem, Report};
 pub use schema::{schema, schema_text};
 pub use settings::{
-    EnvName, Journal, JournalUnavailable, Limits, Log, LogFormat, LogLevel, Settings, Upstream, UpstreamUrl,
-    UsageMode, Workers, WorkflowIds,
+    EnvName, Journal, JournalUnavailable, Limits, Log, LogFormat, LogLevel, OnDivergence, Settings, Upstream,
+    UpstreamUrl, UsageMode, Workers, WorkflowIds,
 };
 
 #[cfg(test)]

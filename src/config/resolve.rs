@@ -12,8 +12,8 @@ use super::de::{Field, Key};
 use super::file::{self, File};
 use super::report::Problem;
 use super::settings::{
-    EnvName, Journal, JournalUnavailable, Limits, Log, LogFormat, LogLevel, Settings, Upstream, UpstreamUrl,
-    UsageMode, Workers, WorkflowIds,
+    EnvName, Journal, JournalUnavailable, Limits, Log, LogFormat, LogLevel, OnDivergence, Settings, Upstream,
+    UpstreamUrl, UsageMode, Workers, WorkflowIds,
 };
 use super::tree::Span;
 use super::{listen, tools, url};
@@ -55,6 +55,10 @@ pub(super) fn resolve(file: &File) -> Resolved {
         workflow_ids: match file.workflow_ids.value() {
             Some(file::WorkflowIds::Issued) => WorkflowIds::Issued,
             Some(file::WorkflowIds::Open) | None => WorkflowIds::Open,
+        },
+        on_divergence: match file.on_divergence.value() {
+            Some(file::OnDivergence::Live) => OnDivergence::Live,
+            Some(file::OnDivergence::Refuse) | None => OnDivergence::Refuse,
         },
         workers: match file.workers.value() {
             Some(file::Workers::Exclusive) | None => Workers::Exclusive,

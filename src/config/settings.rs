@@ -29,6 +29,8 @@ pub struct Settings {
     pub workflow_ids: WorkflowIds,
     /// Whether unrelated processes may be at work on one workflow.
     pub workers: Workers,
+    /// What becomes of new effects of an agent that went another way than the recorded run.
+    pub on_divergence: OnDivergence,
     /// How long running steps may go on after SIGTERM.
     pub shutdown: Duration,
     pub log: Log,
@@ -60,6 +62,14 @@ pub enum WorkflowIds {
     Issued,
     /// Any; a call that names a new one opens it.
     Open,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDivergence {
+    /// They are sent.
+    Live,
+    /// They are refused until somebody accepts the other way.
+    Refuse,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

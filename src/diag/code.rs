@@ -120,6 +120,8 @@ codes! {
     3010 StepAbandoned,
     /// 403: only issued workflows take calls, and this is none.
     3011 UnknownWorkflow,
+    /// 422: the restarted agent has gone another way than the recorded run.
+    3012 Diverged,
     // 4: the upstream.
     /// 502: no connection to the upstream.
     4001 UpstreamUnreachable,

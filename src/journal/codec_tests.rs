@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::conformance as records;
-use super::super::record::{Completed, Intent, Listed, Peer};
+use super::super::record::{Completed, Diverged, Intent, Listed, Peer};
 use super::*;
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
@@ -171,6 +171,8 @@ fn small() -> impl Strategy<Value = Record> {
         (step(), attempt(), at()).prop_map(|(step, attempt, at)| Record::Redelivered { step, attempt, at }),
         (step(), attempt()).prop_map(|(step, attempt)| Record::Delivered { step, attempt }),
         (".{0,60}", at()).prop_map(|(reason, at)| Record::WorkflowClosed { reason, at }),
+        (prop::collection::vec(any::<u64>(), 0..5), ".{0,30}", at())
+            .prop_map(|(steps, by, at)| Record::Accepted { steps, by, at }),
         (step(), prop::sample::select(resolutions), ".{0,30}", at())
             .prop_map(|(step, resolution, by, at)| Record::Resolved { step, resolution, by, at }),
     ]
@@ -184,8 +186,30 @@ fn listed() -> impl Strategy<Value = Record> {
     )
 }
 
+fn diverged() -> impl Strategy<Value = Record> {
+    let text = || prop::option::of(".{0,30}");
+    let left_out = (prop::collection::vec(any::<u64>(), 0..5), any::<bool>());
+    (attempt(), ".{0,30}", print(), prop::option::of(step()), (text(), text(), text()), left_out, at())
+        .prop_map(
+            |(attempt, operation, exact, expected, (pointer, recorded, asked), (left_out, refused), at)| {
+                Record::Diverged(Diverged {
+                    attempt,
+                    operation,
+                    exact,
+                    expected,
+                    pointer,
+                    recorded,
+                    asked,
+                    left_out,
+                    refused,
+                    at,
+                })
+            },
+        )
+}
+
 pub(super) fn record() -> impl Strategy<Value = Record> {
-    prop_oneof![intent(), completed(), small(), listed()]
+    prop_oneof![intent(), completed(), small(), listed(), diverged()]
 }
 
 proptest! {
@@ -292,6 +316,13 @@ fn format_1_records() -> Vec<Record> {
         records::delivered(1, 2),
         Record::Listed(records::listed(5, 1, b"list")),
         records::workflow_closed(),
+    ]
+}
+
+/// What came to the format later; none of it changes what was there.
+fn later_records() -> Vec<Record> {
+    let at = Timestamp(1_795_140_000_000);
+    vec![
         Record::Intent(Intent { identity: Some(records::print(6)), ..records::intent(3, 2, 4) }),
         Record::Failed {
             step: records::step(3),
@@ -304,6 +335,19 @@ fn format_1_records() -> Vec<Record> {
             not_executed: Some(true),
         },
         records::resolved(3, Resolution::Repeat),
+        Record::Diverged(Diverged {
+            attempt: records::attempt(2),
+            operation: "gpt-5.5".to_owned(),
+            exact: records::print(9),
+            expected: Some(records::step(3)),
+            pointer: Some("/messages/0/content".to_owned()),
+            recorded: Some("a text of 8 characters".to_owned()),
+            asked: Some("a text of 9 characters".to_owned()),
+            left_out: vec![3],
+            refused: true,
+            at,
+        }),
+        Record::Accepted { steps: vec![3], by: "outrigger accept".to_owned(), at },
     ]
 }
 
@@ -314,9 +358,13 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn what_format_1_wrote_is_still_read_and_still_written() {
     let lines = FORMAT_1.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>();
-    let written = format_1_records().iter().map(|record| hex(&encode(record))).collect::<Vec<_>>();
+    let written = format_1_records()
+        .iter()
+        .chain(&later_records())
+        .map(|record| hex(&encode(record)))
+        .collect::<Vec<_>>();
     assert_eq!(written, lines, "written now:\n{}", written.join("\n"));
-    for (line, record) in lines.iter().zip(format_1_records()) {
+    for (line, record) in lines.iter().zip(format_1_records().into_iter().chain(later_records())) {
         let bytes = (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap());
         assert_eq!(decode(&bytes.collect::<Vec<_>>()), Ok(record));
     }

@@ -144,6 +144,42 @@ pub struct Listed {
     pub at: Timestamp,
 }
 
+/// How a restarted agent's call differs from the recorded run.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct Diverged {
+    #[cbor(n(1), with = "via")]
+    pub attempt: AttemptId,
+    #[n(2)]
+    pub operation: String,
+    #[cbor(n(3), with = "via")]
+    pub exact: Fingerprint,
+    /// The recorded step that was most likely expected.
+    #[cbor(n(4), with = "via", has_nil)]
+    pub expected: Option<StepIndex>,
+    /// JSON pointer to the first difference from its request; empty for the whole.
+    #[n(5)]
+    pub pointer: Option<String>,
+    /// What is recorded there and what was asked, described without their text.
+    #[n(6)]
+    pub recorded: Option<String>,
+    #[n(7)]
+    pub asked: Option<String>,
+    /// Numbers of the recorded steps that the agent has left out, at most [`Diverged::LEFT_OUT_MAX`] of them.
+    #[n(8)]
+    pub left_out: Vec<u64>,
+    /// The call was refused and nothing was sent.
+    #[n(9)]
+    pub refused: bool,
+    #[cbor(n(10), with = "via")]
+    pub at: Timestamp,
+}
+
+impl Diverged {
+    /// Most steps that one record names.
+    pub const LEFT_OUT_MAX: usize = 64;
+}
+
 /// One entry of a workflow's journal.
 #[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
@@ -274,6 +310,20 @@ pub enum Record {
         #[cbor(n(4), with = "via")]
         at: Timestamp,
     },
+    /// A restarted agent asked for something else than the recorded run.
+    #[n(14)]
+    Diverged(#[n(1)] Diverged),
+    /// Somebody has accepted that the agent left these steps out.
+    #[n(15)]
+    Accepted {
+        /// Numbers of the steps.
+        #[n(1)]
+        steps: Vec<u64>,
+        #[n(2)]
+        by: String,
+        #[cbor(n(3), with = "via")]
+        at: Timestamp,
+    },
 }
 
 impl Record {
@@ -288,7 +338,9 @@ impl Record {
             | Self::InDoubt { at, .. }
             | Self::Redelivered { at, .. }
             | Self::Resolved { at, .. }
+            | Self::Accepted { at, .. }
             | Self::WorkflowClosed { at, .. } => Some(*at),
+            Self::Diverged(diverged) => Some(diverged.at),
             Self::Intent(intent) => Some(intent.at),
             Self::Completed(completed) => Some(completed.at),
             Self::Listed(listed) => Some(listed.at),
@@ -312,6 +364,8 @@ impl Record {
             Self::Listed(_) => "Listed",
             Self::WorkflowClosed { .. } => "WorkflowClosed",
             Self::Resolved { .. } => "Resolved",
+            Self::Diverged(_) => "Diverged",
+            Self::Accepted { .. } => "Accepted",
         }
     }
 }

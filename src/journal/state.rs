@@ -175,6 +175,8 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
             Record::Redelivered { step, attempt, .. } => self.used(head, *step, *attempt, false),
             Record::Resolved { step, resolution, .. } => self.resolved(head, *step, *resolution),
             Record::Delivered { step, attempt } => self.used(head, *step, *attempt, true),
+            Record::Accepted { .. } => Ok(Touched::default()),
+            Record::Diverged(diverged) => opened(head, diverged.attempt).map(|()| Touched::default()),
             Record::Listed(listed) => opened(head, listed.attempt).map(|()| Touched::default()),
             Record::WorkflowClosed { at, .. } => {
                 head.closed = Some(*at);

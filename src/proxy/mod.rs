@@ -4,6 +4,7 @@ mod body;
 mod call;
 mod connection;
 mod feed;
+pub mod fork;
 mod handed;
 mod headers;
 pub mod listener;

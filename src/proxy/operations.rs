@@ -27,6 +27,9 @@ pub enum OperationError {
     InDoubt(StepIndex),
     #[error(transparent)]
     Journal(journal::Error),
+    /// There is nothing to accept.
+    #[error("the current attempt has left no recorded step out")]
+    NothingLeftOut,
     /// There is nothing to decide about it.
     #[error("step {step} cannot be resolved: {why}")]
     NotInDoubt { step: StepIndex, why: &'static str },
@@ -225,6 +228,7 @@ mod tests {
             journal_unavailable: JournalUnavailable::Fail,
             is_issued_only: false,
             is_shared: false,
+            refuses_divergence: true,
         };
         let metrics = Arc::new(Metrics::new("0", "none").unwrap());
         Sidecar::new(

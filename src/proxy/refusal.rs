@@ -192,6 +192,18 @@ pub(crate) fn attempt_unknown(operation: &str, upstream: &str) -> Refusal {
     refuse(422, Code::AttemptUnknown, Again::Pointless, message)
 }
 
+/// `left_out`: the recorded steps that the agent did not ask for; `difference`: where its request differs.
+pub(crate) fn diverged(operation: &str, upstream: &str, left_out: &[u64], difference: &str) -> Refusal {
+    let steps: Vec<String> = left_out.iter().map(u64::to_string).collect();
+    let message = format!(
+        "the restarted agent has gone another way than the recorded run: it calls `{operation}` at {upstream} and \
+         has left out step {}{difference}. The call acts and was not sent. If the new way is right, somebody \
+         accepts it with `outrigger accept`.",
+        steps.join(", ")
+    );
+    refuse(422, Code::Diverged, Again::Pointless, message)
+}
+
 pub(crate) fn unknown_workflow() -> Refusal {
     let message = "no such workflow has been issued; workflows are opened through the admin API or `outrigger run` \
                    (workflow_ids: issued)";

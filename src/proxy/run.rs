@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::journal::{Peer, Record};
 use crate::model::{AttemptId, Fingerprint, StepIndex, UpstreamName, WorkflowKey};
 use crate::replay::cursor::Exchange;
+use crate::replay::divergence::Ahead;
 
 use super::connection::Connection;
 use super::feed::Feed;
@@ -72,6 +73,10 @@ pub(crate) struct LiveAttempt {
     pub(crate) tools: Option<HashSet<(UpstreamName, Arc<str>)>>,
     /// Time since boot of the last request, or of the last look at an open exchange.
     pub(crate) active_at: Duration,
+    /// The recorded steps it has not asked for; looked up when first needed.
+    pub(crate) ahead: Option<Ahead>,
+    /// A divergence of it has been told.
+    pub(crate) has_diverged: bool,
     /// The exchange that last carried each step of this attempt.
     pub(crate) exchanges: HashMap<StepIndex, Arc<ExchangeMark>>,
 }
@@ -86,6 +91,8 @@ impl LiveAttempt {
             answered: false,
             was_alone: false,
             tools: None,
+            ahead: None,
+            has_diverged: false,
             active_at: now,
             exchanges: HashMap::new(),
         }

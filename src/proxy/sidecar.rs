@@ -87,6 +87,8 @@ pub struct Snapshot {
     pub is_issued_only: bool,
     /// Unrelated processes may be at work on one workflow.
     pub is_shared: bool,
+    /// New effects of an agent that went another way than the recorded run are refused.
+    pub refuses_divergence: bool,
 }
 
 /// The sidecar: everything that outlives one call.

@@ -1,4 +1,5 @@
 //! Which recorded step an incoming call is: the names of calls and the choice among equal ones. Pure.
 
 pub mod cursor;
+pub mod divergence;
 pub mod fingerprint;

@@ -8,7 +8,7 @@ use crate::journal::state::{Backing, Change, Fault, StepEntry, Use, WorkflowStat
 use crate::journal::{self, Completed, Intent, Record};
 use crate::model::{AttemptId, Source, StepIndex, StepState, Timestamp, WorkflowKey};
 
-use super::{Attempt, Refused, State, Step, Timeline, Tokens, unproxied};
+use super::{Attempt, Decision, Diverged, Refused, State, Step, Timeline, Tokens, unproxied};
 
 /// Nothing is known beside the records: the fold begins at the first one.
 struct Nothing;
@@ -52,6 +52,8 @@ pub(super) fn fold(
         steps,
         refusals: records.iter().filter_map(refused).collect(),
         unproxied: unproxied::find(records),
+        diverged: records.iter().filter_map(diverged).collect(),
+        decisions: records.iter().filter_map(decision).collect(),
     })
 }
 
@@ -97,7 +99,9 @@ fn named(record: &Record) -> Option<StepIndex> {
         | Record::InDoubt { step, .. }
         | Record::Redelivered { step, .. }
         | Record::Resolved { step, .. } => Some(*step),
-        Record::AttemptOpened { .. }
+        Record::Accepted { .. }
+        | Record::AttemptOpened { .. }
+        | Record::Diverged(_)
         | Record::Delivered { .. }
         | Record::Intent(_)
         | Record::Listed(_)
@@ -200,6 +204,33 @@ fn refused(record: &Record) -> Option<Refused> {
             code: code.clone(),
             at: at.to_string(),
         });
+    }
+    None
+}
+
+fn diverged(record: &Record) -> Option<Diverged> {
+    let Record::Diverged(diverged) = record else { return None };
+    Some(Diverged {
+        attempt: diverged.attempt.number(),
+        operation: diverged.operation.clone(),
+        expected: diverged.expected.map(StepIndex::number),
+        pointer: diverged.pointer.clone(),
+        recorded: diverged.recorded.clone(),
+        asked: diverged.asked.clone(),
+        left_out: diverged.left_out.clone(),
+        refused: diverged.refused,
+        at: diverged.at.to_string(),
+    })
+}
+
+fn decision(record: &Record) -> Option<Decision> {
+    if let Record::Resolved { step, resolution, by, at } = record {
+        let (decision, steps) = (resolution.as_str().to_owned(), vec![step.number()]);
+        return Some(Decision { decision, steps, by: by.clone(), at: at.to_string() });
+    }
+    if let Record::Accepted { steps, by, at } = record {
+        let (decision, steps) = ("accepted".to_owned(), steps.clone());
+        return Some(Decision { decision, steps, by: by.clone(), at: at.to_string() });
     }
     None
 }

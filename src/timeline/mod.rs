@@ -65,6 +65,12 @@ pub struct Timeline {
     /// Tools that a model's answer called and that no call through the sidecar followed.
     #[serde(default)]
     pub unproxied: Vec<Unproxied>,
+    /// Where restarted agents went another way than the recorded run.
+    #[serde(default)]
+    pub diverged: Vec<Diverged>,
+    /// What people, or the config, decided.
+    #[serde(default)]
+    pub decisions: Vec<Decision>,
 }
 
 /// One life of the agent process.
@@ -89,7 +95,7 @@ pub struct Step {
     pub upstream: String,
     /// The model, the tool, or method and path.
     pub operation: String,
-    /// `completed`, `failed`, `in_doubt` or `open`.
+    /// `abandoned`, `completed`, `failed`, `in_doubt` or `open`.
     pub state: String,
     pub source: String,
     /// HTTP status of the recorded answer, or of the last failed try.
@@ -150,6 +156,37 @@ pub struct Refused {
     pub operation: String,
     /// `OGnnnn`; `outrigger explain` has the page.
     pub code: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+}
+
+/// A call of a restarted agent that the recorded run does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diverged {
+    pub attempt: u32,
+    pub operation: String,
+    /// The recorded step that was most likely expected.
+    pub expected: Option<u64>,
+    /// JSON pointer to the first difference from its request; null where it cannot be told.
+    pub pointer: Option<String>,
+    /// What is recorded there and what was asked, described without their text.
+    pub recorded: Option<String>,
+    pub asked: Option<String>,
+    /// Recorded steps that the agent had not asked for.
+    pub left_out: Vec<u64>,
+    /// It was refused, and nothing was sent.
+    pub refused: bool,
+    /// RFC 3339, UTC.
+    pub at: String,
+}
+
+/// What somebody decided of this workflow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// `abandoned`, `completed`, `not_executed` or `repeat` of a step in doubt; `accepted` of steps left out.
+    pub decision: String,
+    pub steps: Vec<u64>,
+    pub by: String,
     /// RFC 3339, UTC.
     pub at: String,
 }

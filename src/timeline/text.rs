@@ -1,7 +1,7 @@
 //! The timeline for people: header, one line per step, and what deserves attention.
 
 use super::table::{self, Align, Column};
-use super::{State, Step, Timeline};
+use super::{Diverged, State, Step, Timeline};
 
 /// Refusals and the like that are listed one by one; the rest is counted.
 const NOTES_MAX: usize = 20;
@@ -119,7 +119,40 @@ fn notes(timeline: &Timeline) -> Vec<String> {
             unproxied.step, unproxied.tool
         )
     });
-    troubled.chain(billed).chain(refused).chain(unproxied).collect()
+    let diverged = timeline.diverged.iter().map(diverged);
+    let decided = timeline.decisions.iter().map(|decision| {
+        format!(
+            "{} decided at {}: {} {}",
+            decision.by,
+            decision.at.get(11..19).unwrap_or(&decision.at),
+            listed(&decision.steps),
+            decision.decision.replace('_', " ")
+        )
+    });
+    troubled.chain(billed).chain(diverged).chain(refused).chain(decided).chain(unproxied).collect()
+}
+
+fn diverged(diverged: &Diverged) -> String {
+    let difference = match (&diverged.pointer, &diverged.recorded, &diverged.asked) {
+        (Some(pointer), Some(recorded), Some(asked)) => {
+            let expected = diverged.expected.map_or_else(String::new, |step| format!(" from step {step}"));
+            format!("; first differs{expected} at `{pointer}` (recorded {recorded}, asked {asked})")
+        }
+        _ => String::new(),
+    };
+    format!(
+        "attempt {} went another way at {}: {}, {} left out{difference}; {}",
+        diverged.attempt,
+        diverged.at.get(11..19).unwrap_or(&diverged.at),
+        diverged.operation,
+        listed(&diverged.left_out),
+        if diverged.refused { "not sent" } else { "sent" },
+    )
+}
+
+fn listed(steps: &[u64]) -> String {
+    let numbers: Vec<String> = steps.iter().map(u64::to_string).collect();
+    format!("step{} {}", if steps.len() == 1 { "" } else { "s" }, numbers.join(", "))
 }
 
 /// What upstreams and agents wrote may hold anything; a terminal gets no control characters.

@@ -1,6 +1,7 @@
 //! What a workflow may rely on when its agent, its sidecar or its upstreams die: the cases of the
 //! project's durability design, numbered as there, over real sockets. Effects are counted by the upstream.
 
+mod diverged;
 mod doubt;
 mod joins;
 mod matching;

@@ -54,6 +54,11 @@ pub(crate) enum Sent {
 }
 
 impl Slot {
+    /// A step that is not recorded yet, as opposed to the next try of one.
+    pub(super) fn is_new(&self) -> bool {
+        self.again.is_none()
+    }
+
     pub(super) fn new(enrolled: &Enrolled, again: Option<StepSummary>, seen: usize) -> Self {
         Self { enrolled: enrolled.clone(), again, seen }
     }

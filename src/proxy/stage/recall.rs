@@ -16,6 +16,7 @@ use crate::proxy::sidecar::Sidecar;
 use crate::replay::cursor::{self, Candidate, Decision, Exchange};
 use crate::wire::refusal::Refusal;
 
+use super::divergence::{self, Judged, Patience};
 use super::enroll::Enrolled;
 use super::open::Slot;
 use super::repetition;
@@ -73,12 +74,16 @@ pub(crate) async fn step(
 ) -> Result<Recall, Refusal> {
     let question = Question { sidecar, enrolled, call, asked };
     let mut waited = Duration::ZERO;
+    let mut patience = Patience::default();
     loop {
         let rival = match decide(&question)? {
             Decided::Recall(recall) => return Ok(recall),
             Decided::New { slot, rival } => match rival {
                 Some(rival) if asked.class == EffectClass::Effect && waited < EQUAL_EFFECT_WAIT => rival,
-                Some(_) | None => return Ok(Recall::Fresh(slot)),
+                Some(_) | None => match divergence::judge(&question, &slot, &mut patience).await? {
+                    Judged::GoOn => return Ok(Recall::Fresh(slot)),
+                    Judged::AskAgain => continue,
+                },
             },
         };
         while waited < EQUAL_EFFECT_WAIT && rival.read() == Exchange::Open {
@@ -236,6 +241,9 @@ pub(super) fn serve(state: &mut RunState, enrolled: &Enrolled, step: StepIndex) 
     let mark = Arc::new(ExchangeMark::default());
     if let Some(live) = &mut state.attempt {
         live.exchanges.insert(step, Arc::clone(&mark));
+        if let Some(ahead) = &mut live.ahead {
+            ahead.used(step);
+        }
     }
     Served {
         run: Arc::clone(&enrolled.run),

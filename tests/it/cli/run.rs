@@ -145,8 +145,9 @@ fn a_command_that_keeps_dying_is_given_up_with_its_own_code() {
 #[test]
 fn restarts_are_counted_anew_when_a_step_was_done_in_between() {
     let home = Home::new();
-    let script =
-        with_post("echo x >> starts; n=$(wc -l < starts); post \"{\\\"n\\\":$n}\"; [ $n -ge 5 ] || exit 1");
+    let script = with_post(
+        "echo x >> starts; n=$(wc -l < starts); for k in $(seq $n); do post \"{\\\"n\\\":$k}\"; done; [ $n -ge 5 ] || exit 1",
+    );
     home.run(&["--workflow", "job", "--max-restarts", "1"], &script).expect_code(0);
     assert_eq!((home.read("starts").lines().count(), home.upstream.count()), (5, 5));
 }

@@ -1,0 +1,186 @@
+//! What becomes of a new step when the agent may have gone another way than the recorded run (durability.md,
+//! section 4): model calls and reads go on and are reported, effects wait a moment for the steps that were left
+//! out, and are refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::journal::{Batch, Diverged, Record, StepRecord, Urgency};
+use crate::json::Tape;
+use crate::model::{AttemptId, EffectClass, StepIndex};
+use crate::proxy::fork;
+use crate::proxy::refusal;
+use crate::proxy::run::RunState;
+use crate::replay::divergence::{Ahead, Difference, Tool, difference};
+use crate::wire::refusal::Refusal;
+
+use super::open::Slot;
+use super::recall::Question;
+
+/// How long an effect waits for the recorded steps that have not been asked for: agents that do several things at
+/// once ask in any order.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+const WAIT_POLL: Duration = Duration::from_millis(20);
+
+/// How long a call has waited.
+#[derive(Debug, Default)]
+pub(super) struct Patience(Duration);
+
+pub(super) enum Judged {
+    GoOn,
+    /// Something may have changed: look again which step the call is.
+    AskAgain,
+}
+
+/// Whether a call that no recorded step answers may begin a step of its own.
+pub(super) async fn judge(
+    question: &Question<'_>,
+    slot: &Slot,
+    patience: &mut Patience,
+) -> Result<Judged, Refusal> {
+    let is_effect = question.asked.class == EffectClass::Effect;
+    let Some(left_out) = (if slot.is_new() { left_out(question)? } else { None }) else {
+        return Ok(Judged::GoOn);
+    };
+    let refuses = is_effect && question.sidecar.snapshot().refuses_divergence;
+    if refuses && patience.0 < WAIT_MAX {
+        tokio::time::sleep(WAIT_POLL).await;
+        patience.0 += WAIT_POLL;
+        return Ok(Judged::AskAgain);
+    }
+    if !refuses && left_out.is_told {
+        return Ok(Judged::GoOn);
+    }
+    let found = compare(question, left_out.expected).await;
+    let refusal = told(question, left_out, found, refuses);
+    refusal.map_or(Ok(Judged::GoOn), Err)
+}
+
+/// What the agent has left out, so far as it counts for this call.
+struct LeftOut {
+    steps: Vec<StepIndex>,
+    expected: Option<StepIndex>,
+    /// The attempt's divergence is in the journal already.
+    is_told: bool,
+}
+
+fn left_out(question: &Question<'_>) -> Result<Option<LeftOut>, Refusal> {
+    let (sidecar, enrolled, call) = (question.sidecar, question.enrolled, question.call);
+    if enrolled.attempt == AttemptId::FIRST {
+        return Ok(None);
+    }
+    let mut state = enrolled.run.state.lock();
+    let head = sidecar.journal.attach(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
+    // Nothing is unused, and nothing without an answer could be.
+    if head.is_none_or(|head| head.ahead() == 0 && head.steps == head.completed) {
+        return Ok(None);
+    }
+    let Some(ahead) = ahead(question, &mut state)? else { return Ok(None) };
+    let tool: Tool = (call.upstream.name.clone(), Arc::clone(&call.inspected.operation.name));
+    let mut steps: Vec<StepIndex> = ahead.passed().collect();
+    if question.asked.class == EffectClass::Effect {
+        steps.extend(ahead.reworded(&tool, question.asked.identity.as_ref()));
+    }
+    if steps.is_empty() {
+        return Ok(None);
+    }
+    steps.sort_unstable();
+    steps.dedup();
+    let expected = ahead.expected(&tool);
+    let is_told = state.attempt.as_ref().is_some_and(|live| live.has_diverged);
+    Ok(Some(LeftOut { steps, expected, is_told }))
+}
+
+/// What lies ahead of the attempt; read from the journal once.
+fn ahead<'s>(question: &Question<'_>, state: &'s mut RunState) -> Result<Option<&'s Ahead>, Refusal> {
+    let enrolled = question.enrolled;
+    let Some(live) = state.attempt.as_mut().filter(|live| live.id == enrolled.attempt) else {
+        return Ok(None);
+    };
+    if live.ahead.is_none() {
+        let records =
+            question.sidecar.journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
+        live.has_diverged = fork::has_diverged(&records, enrolled.attempt);
+        live.ahead = Some(fork::ahead(&records, enrolled.attempt));
+    }
+    Ok(live.ahead.as_ref())
+}
+
+/// Where the call differs from the request that was expected; `None` where that cannot be told.
+async fn compare(question: &Question<'_>, expected: Option<StepIndex>) -> Option<Difference> {
+    let (journal, key) = (Arc::clone(&question.sidecar.journal), question.enrolled.run.key.clone());
+    let (expected, asked) = (expected?, question.call.body.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        let StepRecord { intent, .. } = journal.step(&key, expected).ok()??;
+        first_difference(&journal.body(&intent.request).ok()?, &asked)
+    });
+    reading.await.ok()?
+}
+
+fn first_difference(recorded: &Bytes, asked: &Bytes) -> Option<Difference> {
+    let (one, other) = (Tape::parse(recorded).ok()?, Tape::parse(asked).ok()?);
+    difference(one.root(recorded), other.root(asked))
+}
+
+/// Puts the divergence into the journal, and the refusal with it if there is one.
+fn told(
+    question: &Question<'_>,
+    left_out: LeftOut,
+    found: Option<Difference>,
+    refuses: bool,
+) -> Option<Refusal> {
+    let (sidecar, enrolled, call) = (question.sidecar, question.enrolled, question.call);
+    let at = sidecar.clock.now();
+    let steps: Vec<u64> =
+        left_out.steps.iter().map(|step| step.number()).take(Diverged::LEFT_OUT_MAX).collect();
+    let refusal = refuses.then(|| {
+        let where_ = found.as_ref().map_or_else(String::new, |found| {
+            let expected = left_out.expected.map_or_else(String::new, |step| format!(" of step {step}"));
+            format!(
+                "; its request first differs from that{expected} at `{}`: recorded is {}, asked is {}",
+                found.pointer, found.recorded, found.asked
+            )
+        });
+        let (operation, upstream) = (&call.inspected.operation.name, call.upstream.name.as_str());
+        refusal::diverged(operation, upstream, &steps, &where_)
+    });
+    let (pointer, recorded, asked) = match found {
+        Some(Difference { pointer, recorded, asked }) => (Some(pointer), Some(recorded), Some(asked)),
+        None => (None, None, None),
+    };
+    let diverged = Record::Diverged(Diverged {
+        attempt: enrolled.attempt,
+        operation: call.inspected.operation.name.to_string(),
+        exact: question.asked.exact,
+        expected: left_out.expected,
+        pointer,
+        recorded,
+        asked,
+        left_out: steps,
+        refused: refuses,
+        at,
+    });
+    let refused = refusal.as_ref().map(|refusal| Record::Refused {
+        step: None,
+        attempt: enrolled.attempt,
+        exact: question.asked.exact,
+        operation: call.inspected.operation.name.to_string(),
+        code: refusal.code.to_string(),
+        at,
+    });
+    tracing::warn!(
+        workflow = %enrolled.run.key, attempt = %enrolled.attempt, operation = %call.inspected.operation.name,
+        refused = refuses, "the restarted agent has gone another way than the recorded run"
+    );
+    let mut state = enrolled.run.state.lock();
+    if let Some(live) = &mut state.attempt {
+        live.has_diverged = true;
+    }
+    let batch =
+        Batch { records: state.with_notes([diverged].into_iter().chain(refused)), bodies: Vec::new() };
+    // What is decided stands whether or not it can be recorded.
+    _ = sidecar.journal.commit(&enrolled.run.key, sidecar.journal.epoch(), batch, Urgency::Ride);
+    refusal
+}

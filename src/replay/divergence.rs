@@ -1,0 +1,375 @@
+//! Whether a restarted agent goes another way than the recorded run (durability.md, section 4): which recorded
+//! steps it has left out, and where its request first differs from the one that was expected. Pure; what is
+//! done about it is decided elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::json::{Kind, Value};
+use crate::model::{AttemptId, EffectClass, Fingerprint, StepIndex, UpstreamName};
+
+/// Where a call goes: upstream and operation.
+pub type Tool = (UpstreamName, Arc<str>);
+
+/// What happened in a workflow, as far as it matters here, in order.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The step began in this attempt.
+    Begun {
+        step: StepIndex,
+        attempt: AttemptId,
+        tool: Tool,
+        class: EffectClass,
+        identity: Option<Fingerprint>,
+    },
+    /// Its outcome was recorded.
+    Completed(StepIndex),
+    /// It is known that nothing of it was carried out so far, or it was given up.
+    Over(StepIndex),
+    /// Another try of it left.
+    Tried(StepIndex),
+    /// The attempt was given its answer again, or took it over.
+    Used { step: StepIndex, attempt: AttemptId },
+    /// Somebody has accepted that the agent left these out.
+    Accepted(Vec<StepIndex>),
+}
+
+/// A recorded step that the attempt has not asked for.
+#[derive(Clone, Debug)]
+struct Unused {
+    tool: Tool,
+    class: EffectClass,
+    identity: Option<Fingerprint>,
+    /// Position of its outcome among the events.
+    completed_at: Option<usize>,
+    /// As far as is known there is nothing of it.
+    is_over: bool,
+}
+
+/// The recorded steps that an attempt has not asked for yet.
+#[derive(Clone, Debug)]
+pub struct Ahead {
+    attempt: AttemptId,
+    steps: BTreeMap<StepIndex, Unused>,
+    /// The lowest step of earlier attempts that this one has used: an agent with a checkpoint of its own begins
+    /// there.
+    first_used: Option<StepIndex>,
+    accepted: BTreeSet<StepIndex>,
+    events: usize,
+    /// Position of the last step that an earlier attempt began.
+    last_begun: usize,
+}
+
+impl Ahead {
+    /// Of nothing recorded yet.
+    pub fn new(attempt: AttemptId) -> Self {
+        let (steps, accepted) = (BTreeMap::new(), BTreeSet::new());
+        Self { attempt, steps, first_used: None, accepted, events: 0, last_begun: 0 }
+    }
+
+    /// Takes in the next event of the workflow.
+    pub fn feed(&mut self, event: Event) {
+        self.events += 1;
+        match event {
+            Event::Begun { step, attempt, tool, class, identity } if attempt < self.attempt => {
+                self.last_begun = self.events;
+                let unused = Unused { tool, class, identity, completed_at: None, is_over: false };
+                self.steps.insert(step, unused);
+            }
+            Event::Begun { .. } => {}
+            Event::Completed(step) => {
+                if let Some(unused) = self.steps.get_mut(&step) {
+                    unused.completed_at = Some(self.events);
+                    unused.is_over = false;
+                }
+            }
+            Event::Over(step) => self.set_over(step, true),
+            Event::Tried(step) => self.set_over(step, false),
+            Event::Used { step, attempt } if attempt == self.attempt => self.used(step),
+            Event::Used { .. } => {}
+            Event::Accepted(steps) => self.accepted.extend(steps),
+        }
+    }
+
+    fn set_over(&mut self, step: StepIndex, is_over: bool) {
+        if let Some(unused) = self.steps.get_mut(&step) {
+            unused.is_over = is_over;
+        }
+    }
+
+    /// The attempt has asked for this step.
+    pub fn used(&mut self, step: StepIndex) {
+        if self.steps.remove(&step).is_some() {
+            self.first_used = Some(self.first_used.map_or(step, |first| first.min(step)));
+        }
+    }
+
+    /// Effects of the same tool that may be what the agent means now in other words: recorded, not asked for, and
+    /// not known by another identity.
+    pub fn reworded<'a>(
+        &'a self,
+        tool: &'a Tool,
+        identity: Option<&'a Fingerprint>,
+    ) -> impl Iterator<Item = StepIndex> + 'a {
+        let told_apart = move |unused: &Unused| match (identity, &unused.identity) {
+            (Some(asked), Some(recorded)) => asked != recorded,
+            _ => false,
+        };
+        self.open()
+            .filter(move |(_, unused)| unused.class == EffectClass::Effect && unused.tool == *tool)
+            .filter(move |(_, unused)| !told_apart(unused))
+            .map(|(step, _)| step)
+    }
+
+    /// Steps that the recorded run had moved past: another one began after their outcome.
+    pub fn passed(&self) -> impl Iterator<Item = StepIndex> + '_ {
+        let is_passed = |unused: &Unused| unused.completed_at.is_some_and(|at| at < self.last_begun);
+        self.open().filter(move |(_, unused)| is_passed(unused)).map(|(step, _)| step)
+    }
+
+    /// The recorded step that the agent was most likely to ask for next: the lowest one of this tool, else of this
+    /// upstream.
+    pub fn expected(&self, tool: &Tool) -> Option<StepIndex> {
+        let of_tool = self.open().find(|(_, unused)| unused.tool == *tool);
+        let nearest = of_tool.or_else(|| self.open().find(|(_, unused)| unused.tool.0 == tool.0));
+        nearest.map(|(step, _)| step)
+    }
+
+    /// Everything that was left out and that nobody has accepted.
+    pub fn all(&self) -> impl Iterator<Item = StepIndex> + '_ {
+        self.open().map(|(step, _)| step)
+    }
+
+    fn open(&self) -> impl Iterator<Item = (StepIndex, &Unused)> {
+        let first = self.first_used;
+        let counts = move |step: StepIndex| first.is_none_or(|first| step >= first);
+        let open = self.steps.iter().filter(|(_, unused)| !unused.is_over);
+        let open = open.filter(move |(step, _)| counts(**step) && !self.accepted.contains(step));
+        open.map(|(step, unused)| (*step, unused))
+    }
+}
+
+/// Where two requests first differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// JSON pointer; empty when the whole differs.
+    pub pointer: String,
+    /// What is recorded there and what is asked, described without their text: it may hold secrets.
+    pub recorded: String,
+    pub asked: String,
+}
+
+/// Deepest value that is compared for itself.
+const DEPTH_MAX: usize = 64;
+/// Objects of more members are compared as they are spelled.
+const MEMBERS_MAX: usize = 4096;
+
+/// The first difference in the order of the recorded one; `None`: they say the same.
+pub fn difference(recorded: Value<'_>, asked: Value<'_>) -> Option<Difference> {
+    let mut pointer = String::new();
+    differs(Some(recorded), Some(asked), &mut pointer, 0)
+}
+
+fn differs(
+    recorded: Option<Value<'_>>,
+    asked: Option<Value<'_>>,
+    pointer: &mut String,
+    depth: usize,
+) -> Option<Difference> {
+    let (Some(one), Some(other)) = (recorded, asked) else {
+        return Some(here(recorded, asked, pointer)).filter(|_| recorded.is_some() || asked.is_some());
+    };
+    let deeper = depth < DEPTH_MAX;
+    match (one.kind(), other.kind()) {
+        (Kind::Object, Kind::Object) if deeper && is_small(one) && is_small(other) => {
+            let below = one.members().find_map(|(key, value)| {
+                let key = key.string().unwrap_or_default();
+                within(pointer, &key, |pointer| differs(Some(value), other.get(&key), pointer, depth + 1))
+            });
+            below.or_else(|| {
+                other.members().find_map(|(key, value)| {
+                    let key = key.string().unwrap_or_default();
+                    let is_new = one.get(&key).is_none();
+                    is_new.then(|| within(pointer, &key, |pointer| Some(here(None, Some(value), pointer))))?
+                })
+            })
+        }
+        (Kind::Array, Kind::Array) if deeper => {
+            let (mut ones, mut others) = (one.elements(), other.elements());
+            for at in 0usize.. {
+                let (one, other) = (ones.next(), others.next());
+                if one.is_none() && other.is_none() {
+                    break;
+                }
+                let found =
+                    within(pointer, &at.to_string(), |pointer| differs(one, other, pointer, depth + 1));
+                if found.is_some() {
+                    return found;
+                }
+            }
+            None
+        }
+        (Kind::String, Kind::String) if one.string() == other.string() => None,
+        _ if one.raw() == other.raw() => None,
+        _ => Some(here(recorded, asked, pointer)),
+    }
+}
+
+fn is_small(object: Value<'_>) -> bool {
+    object.members().nth(MEMBERS_MAX).is_none()
+}
+
+/// Asks below one member, with its name on the pointer.
+fn within<T>(pointer: &mut String, name: &str, ask: impl FnOnce(&mut String) -> T) -> T {
+    let len = pointer.len();
+    pointer.push('/');
+    pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+    let answer = ask(pointer);
+    pointer.truncate(len);
+    answer
+}
+
+fn here(recorded: Option<Value<'_>>, asked: Option<Value<'_>>, pointer: &str) -> Difference {
+    Difference { pointer: pointer.to_owned(), recorded: described(recorded), asked: described(asked) }
+}
+
+/// A value without its text.
+fn described(value: Option<Value<'_>>) -> String {
+    let Some(value) = value else { return "nothing".to_owned() };
+    match value.kind() {
+        Kind::Array => format!("a list of {}", value.elements().count()),
+        Kind::False | Kind::True => "a boolean".to_owned(),
+        Kind::Null => "null".to_owned(),
+        Kind::Number => "a number".to_owned(),
+        Kind::Object => format!("an object with {} members", value.members().count()),
+        Kind::String => {
+            format!("a text of {} characters", value.string().unwrap_or_default().chars().count())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Tape;
+
+    fn step(number: u64) -> StepIndex {
+        StepIndex::new(number).unwrap()
+    }
+
+    fn attempt(number: u32) -> AttemptId {
+        AttemptId::new(number).unwrap()
+    }
+
+    fn tool(name: &str) -> Tool {
+        (UpstreamName::parse("crm").unwrap(), name.into())
+    }
+
+    fn begun(number: u64, by: u32, name: &str) -> Event {
+        let class = if name == "model" { EffectClass::Read } else { EffectClass::Effect };
+        Event::Begun { step: step(number), attempt: attempt(by), tool: tool(name), class, identity: None }
+    }
+
+    /// Of attempt 2, after these events.
+    fn ahead(events: Vec<Event>) -> Ahead {
+        let mut ahead = Ahead::new(attempt(2));
+        events.into_iter().for_each(|event| ahead.feed(event));
+        ahead
+    }
+
+    #[track_caller]
+    fn check(ahead: &Ahead, passed: &[u64], reworded: &[u64]) {
+        let numbers = |steps: Vec<StepIndex>| steps.into_iter().map(StepIndex::number).collect::<Vec<_>>();
+        assert_eq!(numbers(ahead.passed().collect()), passed, "passed");
+        assert_eq!(numbers(ahead.reworded(&tool("charge"), None).collect()), reworded, "reworded");
+    }
+
+    /// model, charge, model, charge, one after the other.
+    fn run() -> Vec<Event> {
+        let names = ["model", "charge", "model", "charge"];
+        let steps = (1..).zip(names);
+        steps.flat_map(|(at, name)| [begun(at, 1, name), Event::Completed(step(at))]).collect()
+    }
+
+    #[test]
+    fn what_the_run_had_moved_past_is_left_out_until_it_is_asked_for() {
+        let mut ahead = ahead(run());
+        // The last step is the frontier.
+        check(&ahead, &[1, 2, 3], &[2, 4]);
+        ahead.used(step(1));
+        check(&ahead, &[2, 3], &[2, 4]);
+        [2, 3, 4].into_iter().for_each(|at| ahead.used(step(at)));
+        check(&ahead, &[], &[]);
+    }
+
+    #[test]
+    fn an_agent_with_a_checkpoint_begins_where_its_first_match_is() {
+        let mut ahead = ahead(run());
+        ahead.used(step(3));
+        check(&ahead, &[], &[4]);
+    }
+
+    #[test]
+    fn calls_that_ran_side_by_side_are_not_past_each_other() {
+        let ahead = ahead(vec![
+            begun(1, 1, "charge"),
+            begun(2, 1, "charge"),
+            Event::Completed(step(2)),
+            Event::Completed(step(1)),
+        ]);
+        check(&ahead, &[], &[1, 2]);
+    }
+
+    #[test]
+    fn what_was_used_accepted_or_came_to_nothing_does_not_count() {
+        let mut events = run();
+        events.push(Event::Used { step: step(1), attempt: attempt(2) });
+        events.push(Event::Used { step: step(2), attempt: attempt(1) });
+        events.push(Event::Accepted(vec![step(2)]));
+        events.push(begun(5, 1, "charge"));
+        events.push(Event::Over(step(5)));
+        events.push(begun(6, 2, "charge"));
+        check(&ahead(events.clone()), &[3, 4], &[4]);
+        events.push(Event::Tried(step(5)));
+        check(&ahead(events), &[3, 4], &[4, 5]);
+    }
+
+    #[test]
+    fn an_effect_in_doubt_counts_and_another_identity_tells_apart() {
+        let known = |of: u8| Some(Fingerprint([of; 32]));
+        let mut doubtful = begun(1, 1, "charge");
+        if let Event::Begun { identity, .. } = &mut doubtful {
+            *identity = known(7);
+        }
+        let ahead = ahead(vec![doubtful]);
+        let reworded =
+            |identity: Option<Fingerprint>| ahead.reworded(&tool("charge"), identity.as_ref()).count();
+        assert_eq!((reworded(None), reworded(known(7)), reworded(known(8))), (1, 1, 0));
+        assert_eq!(ahead.reworded(&tool("refund"), None).count(), 0);
+        assert_eq!((ahead.expected(&tool("refund")), ahead.passed().count()), (Some(step(1)), 0));
+    }
+
+    #[track_caller]
+    fn check_difference(recorded: &str, asked: &str, expected: Option<(&str, &str, &str)>) {
+        let (one, other) =
+            (Tape::parse(recorded.as_bytes()).unwrap(), Tape::parse(asked.as_bytes()).unwrap());
+        let found = difference(one.root(recorded.as_bytes()), other.root(asked.as_bytes()));
+        let found = found.as_ref().map(|found| (&*found.pointer, &*found.recorded, &*found.asked));
+        assert_eq!(found, expected, "{recorded} and {asked}");
+    }
+
+    #[test]
+    fn the_first_difference_is_named_and_never_shown() {
+        check_difference(r#"{"a":1,"b":[1,"x"]}"#, r#"{"b":[1,"\u0078"],"a":1}"#, None);
+        check_difference(
+            r#"{"m":[{"c":"now is 9"}]}"#,
+            r#"{"m":[{"c":"now is 10"}]}"#,
+            Some(("/m/0/c", "a text of 8 characters", "a text of 9 characters")),
+        );
+        check_difference(r#"{"a/b":1}"#, r#"{"a/b":2}"#, Some(("/a~1b", "a number", "a number")));
+        check_difference(r#"{"a":[1]}"#, r#"{"a":[1,2]}"#, Some(("/a/1", "nothing", "a number")));
+        check_difference(r#"{"a":1}"#, "{}", Some(("/a", "a number", "nothing")));
+        check_difference("{}", r#"{"a":{}}"#, Some(("/a", "nothing", "an object with 0 members")));
+        check_difference("[]", "{}", Some(("", "a list of 0", "an object with 0 members")));
+    }
+}
