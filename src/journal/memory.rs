@@ -166,6 +166,12 @@ impl Journal for Memory {
         Ok(self.store.lock().workflows.get(key).and_then(|workflow| workflow.lists.get(list).cloned()))
     }
 
+    fn summary(&self, key: &WorkflowKey, step: StepIndex) -> Result<Option<StepSummary>, Error> {
+        let store = self.store.lock();
+        let step = store.workflows.get(key).and_then(|workflow| workflow.steps.get(&step));
+        Ok(step.map(|step| step.entry.summary.clone()))
+    }
+
     fn step(&self, key: &WorkflowKey, step: StepIndex) -> Result<Option<StepRecord>, Error> {
         let store = self.store.lock();
         let step = store.workflows.get(key).and_then(|workflow| workflow.steps.get(&step));

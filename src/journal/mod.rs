@@ -181,6 +181,12 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// [`Error::Read`], [`Error::Damaged`].
     fn listed(&self, key: &WorkflowKey, list: &Fingerprint) -> Result<Option<Listed>, Error>;
 
+    /// One step's summary.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    fn summary(&self, key: &WorkflowKey, step: StepIndex) -> Result<Option<StepSummary>, Error>;
+
     /// One step's summary, intent and, when it has one, its recorded answer.
     ///
     /// # Errors

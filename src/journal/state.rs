@@ -235,6 +235,7 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
             return out_of_order(format!("step {} completed by try 0", completed.step));
         }
         entry.summary.state = StepState::Completed;
+        entry.summary.answered = head.sequence + 1;
         entry.summary.tries = entry.summary.tries.max(completed.tried);
         entry.summary.cleared = false;
         let touched = self.with_new_answer(head, entry)?;
@@ -374,6 +375,8 @@ fn intended<E>(head: &mut Head, intent: &Intent) -> Result<Touched, Fault<E>> {
         keyed: intent.idempotency_key.is_some(),
         occurrence: intent.occurrence,
         state: StepState::Open,
+        begun: head.sequence + 1,
+        answered: 0,
         tries: 0,
         // A missing Dispatched proves nothing: the first try may have left already.
         cleared: false,

@@ -81,6 +81,10 @@ pub struct StepSummary {
     pub state: StepState,
     /// Tries begun or failed so far; 0 before the first `Dispatched` or `Failed`.
     pub tries: u32,
+    /// Number of the workflow's record with which it began.
+    pub begun: u64,
+    /// The same of its answer; 0 while it has none.
+    pub answered: u64,
     /// Every try so far is known to have sent nothing, or was answered with a status that says the call
     /// was not executed.
     pub cleared: bool,

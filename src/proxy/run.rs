@@ -37,6 +37,11 @@ impl ExchangeMark {
         self.0.store(DELIVERED, Ordering::Release);
     }
 
+    /// Nothing of it is still on its way to the agent.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.0.load(Ordering::Acquire), DELIVERED | LOST)
+    }
+
     pub(crate) fn read(&self) -> Exchange {
         match self.0.load(Ordering::Acquire) {
             OPEN => Exchange::Open,
@@ -77,6 +82,8 @@ pub(crate) struct LiveAttempt {
     pub(crate) ahead: Option<Ahead>,
     /// A divergence of it has been told.
     pub(crate) has_diverged: bool,
+    /// Recorded steps that a replay has waited for in vain.
+    pub(crate) not_awaited: HashSet<StepIndex>,
     /// The exchange that last carried each step of this attempt.
     pub(crate) exchanges: HashMap<StepIndex, Arc<ExchangeMark>>,
 }
@@ -93,6 +100,7 @@ impl LiveAttempt {
             tools: None,
             ahead: None,
             has_diverged: false,
+            not_awaited: HashSet::new(),
             active_at: now,
             exchanges: HashMap::new(),
         }

@@ -5,6 +5,7 @@ mod diverged;
 mod doubt;
 mod joins;
 mod matching;
+mod order;
 mod resolved;
 mod tools;
 

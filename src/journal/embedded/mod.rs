@@ -23,6 +23,7 @@ mod row;
 mod scan;
 mod segment;
 mod start;
+mod step;
 mod store;
 mod writer;
 
@@ -280,6 +281,11 @@ impl Journal for Embedded {
             Some(Record::Listed(listed)) if listed.list == *list => Ok(Some(listed)),
             Some(_) | None => Ok(None),
         }
+    }
+
+    fn summary(&self, key: &WorkflowKey, step: StepIndex) -> Result<Option<StepSummary>, Error> {
+        let spots = self.with_state(key, |live, state| state.step(&self.store, live.short, step))?;
+        Ok(spots.map(|spots| spots.entry.summary))
     }
 
     fn step(&self, key: &WorkflowKey, step: StepIndex) -> Result<Option<StepRecord>, Error> {

@@ -9,7 +9,8 @@ use crate::model::{AttemptId, BodyHash, Fingerprint, StepIndex, WorkflowKey};
 use super::super::record::Record;
 use super::super::state::{Change, StepEntry, Use};
 use super::frame::{self, HEAD_LEN, Kind, Seed};
-use super::row::{self, HeadRow, Place, Short, StepRow};
+use super::row::{self, HeadRow, Place, Short};
+use super::step::StepRow;
 
 /// The frames of one commit. Their payloads are fixed; their heads depend on where the log has room.
 #[derive(Debug, Default)]

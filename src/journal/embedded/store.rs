@@ -23,8 +23,9 @@ use super::index::Index;
 use super::known::Known;
 use super::parcel::Spot;
 use super::past::Past;
-use super::row::{self, HeadRow, Place, Rows, Sheet, Short, StepRow};
+use super::row::{self, HeadRow, Place, Rows, Sheet, Short};
 use super::segment;
+use super::step::StepRow;
 
 /// Footers kept open, each with its file.
 const SEALED_OPEN_MAX: usize = 48;

@@ -6,6 +6,7 @@ pub(crate) mod fetch;
 pub(crate) mod idempotency;
 pub(crate) mod list;
 pub(crate) mod open;
+pub(crate) mod order;
 pub(crate) mod pass;
 pub(crate) mod recall;
 pub(crate) mod record;

@@ -20,6 +20,7 @@ use crate::wire::mcp::{self, Served as Framing};
 use crate::wire::refusal::Refusal;
 
 use super::fetch;
+use super::order;
 use super::recall::Served;
 
 /// An answer and the way to say that it arrived.
@@ -51,6 +52,7 @@ pub(crate) async fn replayed(
     if let Some(ticket) = ticket {
         ticket.await.map_err(|error| refusal::journal(&error))?;
     }
+    order::turn(sidecar, &served).await?;
     sidecar.metrics.step(&StepEvent {
         kind: kind(call),
         source: Source::Replay,

@@ -209,6 +209,14 @@ impl Client {
         }
     }
 
+    /// Whether bytes of an answer are here already.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let has = self.stream.peek(&mut [0]).is_ok_and(|len| len > 0);
+        self.stream.set_nonblocking(false).unwrap();
+        has
+    }
+
     /// Closes the side that sends.
     pub(crate) fn finish(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
