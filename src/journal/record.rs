@@ -348,6 +348,25 @@ impl Record {
         }
     }
 
+    /// The bodies the record names: the request, then the answer.
+    pub fn bodies(&self) -> [Option<&BodyHash>; 2] {
+        match self {
+            Self::Intent(intent) => [Some(&intent.request), None],
+            Self::Completed(completed) => [None, Some(&completed.body)],
+            Self::Listed(listed) => [Some(&listed.request), Some(&listed.body)],
+            Self::WorkflowOpened { .. }
+            | Self::AttemptOpened { .. }
+            | Self::Dispatched { .. }
+            | Self::Failed { .. }
+            | Self::Refused { .. }
+            | Self::InDoubt { .. }
+            | Self::Redelivered { .. }
+            | Self::Delivered { .. }
+            | Self::Resolved { .. }
+            | Self::WorkflowClosed { .. } => [None, None],
+        }
+    }
+
     /// The record's name as messages show it.
     pub fn name(&self) -> &'static str {
         match self {

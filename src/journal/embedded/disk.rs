@@ -180,6 +180,11 @@ impl LogFile {
     }
 }
 
+/// A file, to read pieces of it.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
 /// All bytes of a file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

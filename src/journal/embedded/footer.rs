@@ -17,7 +17,8 @@ use super::segment;
 /// Bytes of rows per block before compression: what one look-up reads.
 const BLOCK_LEN: usize = 16 << 10;
 
-const TAIL_LEN: usize = 32;
+/// What stands at the very end.
+pub(super) const TAIL_LEN: usize = 32;
 const TAIL_MAGIC: [u8; 8] = *b"OUTRSEAL";
 
 /// What the log was when the segment was sealed.
@@ -210,6 +211,10 @@ impl Sealed {
         Ok(Some(Self { number, ended, file: Arc::new(file), seed, blocks, workflows }))
     }
 
+    pub(super) fn seed(&self) -> Seed {
+        self.seed.clone()
+    }
+
     /// The workflows with records in the segment.
     pub(super) fn workflows(&self) -> impl Iterator<Item = Short> {
         self.workflows.iter().copied()
@@ -277,6 +282,13 @@ impl Sealed {
             format!("the footer of {} is damaged", segment::shown(self.number)),
         )
     }
+}
+
+/// Whether a segment without a whole footer had one. Where a process died while it sealed, the tail is
+/// still zeros: it is written last.
+pub(super) fn is_broken(bytes: &[u8], has_footer: bool) -> bool {
+    let tail = bytes.last_chunk::<TAIL_LEN>();
+    tail.is_some_and(|tail| read_tail(tail).is_some() || (has_footer && tail.iter().any(|byte| *byte != 0)))
 }
 
 fn read_tail(bytes: &[u8]) -> Option<(u64, [u8; 8])> {

@@ -149,6 +149,11 @@ impl Index {
         });
     }
 
+    /// Up to where it says that it is complete.
+    pub(super) fn watermark(&self) -> Option<Watermark> {
+        self.get(WATERMARK).and_then(|value| frame::uncbor(&value))
+    }
+
     /// Makes what is in the index durable.
     ///
     /// # Errors
@@ -230,9 +235,14 @@ fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Where an index is that was taken out of the way.
+pub(super) fn aside(dir: &Path) -> PathBuf {
+    dir.with_extension("broken")
+}
+
 /// Takes an index that is not trusted out of the way. One is kept, for whoever wants to know why.
-fn set_aside(dir: &Path) -> Result<(), String> {
-    let aside = dir.with_extension("broken");
+pub(super) fn set_aside(dir: &Path) -> Result<(), String> {
+    let aside = aside(dir);
     let moved = match fs::remove_dir_all(&aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => match fs::rename(dir, &aside) {

@@ -18,13 +18,17 @@ mod open;
 mod parcel;
 mod past;
 mod queue;
+mod rebuild;
 mod recover;
 mod row;
 mod scan;
 mod segment;
 mod start;
+mod stats;
 mod step;
 mod store;
+mod verify;
+mod walk;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -52,8 +56,12 @@ use live::{Live, LiveMap, View};
 pub use open::{Damage, IndexReport, OpenError, OpenReport, Options, Torn};
 use parcel::{Delta, Parcel, Spot};
 use queue::{Entry, Queue};
+pub use rebuild::{Rebuilt, rebuild_index};
 use start::Threads;
+pub use stats::{Stats, stats};
 use store::Store;
+pub use verify::{Verified, verify};
+pub use walk::Finding;
 use writer::Poison;
 
 /// A journal in a directory of this machine.

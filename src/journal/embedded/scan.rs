@@ -79,7 +79,8 @@ pub(super) fn scan<'a>(seed: &Seed, bytes: &'a [u8]) -> Scan<'a> {
     scan
 }
 
-fn parse<'a>(seed: &Seed, bytes: &'a [u8], at: u64) -> Option<Frame<'a>> {
+/// The frame at `at`, if there is one.
+pub(super) fn parse<'a>(seed: &Seed, bytes: &'a [u8], at: u64) -> Option<Frame<'a>> {
     seed.parse(at, bytes.get(usize::try_from(at).ok()?..)?)
 }
 

@@ -17,17 +17,19 @@ use crate::model::{Epoch, WorkflowKey};
 use super::super::Durability;
 use super::super::body::Packer;
 use super::super::lease::{self, Holder, Lock};
+use super::Embedded;
 use super::frame::{self, Damaged, Kind, Opened};
+use super::index::{self, INDEX, Watermark};
 use super::keeper::{self, KEEPER_WAITING_MAX, Sealer, ToSealer};
 use super::live::LiveMap;
 use super::open::{IndexReport, OpenError, OpenReport, Options};
 use super::queue::Queue;
+use super::rebuild::{self, Rebuilt};
 use super::recover::{self, Mode, Recovered};
 use super::row::{self, Short};
 use super::segment::{self, LOG, Segment};
 use super::store::{Store, Table};
 use super::writer::{self, Poison, Writer};
-use super::{Embedded, index::Watermark};
 
 /// Smallest segment: room for a head, a record, and a trailer.
 const SEGMENT_BYTES_MIN: u64 = 4096;
@@ -61,13 +63,43 @@ pub(super) fn open(options: Options) -> Result<(Embedded, OpenReport), OpenError
     let boot_id = boot_id(&options)?;
     make(&options)?;
     let lock = take_lock(&options)?;
+    open_locked(options, boot_id, lock, |_, _, _| Ok(()))
+}
+
+/// Opens a journal whose index is set aside and made anew before anything else.
+pub(super) fn open_with_new_index(options: Options) -> Result<(Embedded, OpenReport, Rebuilt), OpenError> {
+    let boot_id = boot_id(&options)?;
+    make(&options)?;
+    let lock = take_lock(&options)?;
+    let dir = options.path.join(INDEX);
+    let had_one = fs::exists(&dir).map_err(OpenError::io("looking for the index"))?;
+    index::set_aside(&dir)
+        .map_err(|error| OpenError::io("setting the index aside")(io::Error::other(error)))?;
+    let mut rebuilt = None;
+    let (journal, report) = open_locked(options, boot_id, lock, |store, options, found| {
+        rebuilt = Some(rebuild::fill(store, options, found)?);
+        Ok(())
+    })?;
+    let mut rebuilt = rebuilt.unwrap_or_default();
+    rebuilt.set_aside = had_one.then(|| index::aside(&dir));
+    Ok((journal, report, rebuilt))
+}
+
+/// Opens the journal whose lock is had; `before` is called once the log is recovered.
+fn open_locked(
+    options: Options,
+    boot_id: String,
+    lock: Lock,
+    before: impl FnOnce(&Store, &Options, &mut Recovered) -> Result<(), OpenError>,
+) -> Result<(Embedded, OpenReport), OpenError> {
     let store = Arc::new(Store::new(&options.path.join(LOG)));
     let mut found = recover::run(&store, &options.path, &options.disk, &boot_id, Mode::Write)?;
-    let before = lock.told().map_or(0, |holder| holder.epoch);
-    let epoch = Epoch(found.tip.epoch.max(before) + 1);
+    let told = lock.told().map_or(0, |holder| holder.epoch);
+    let epoch = Epoch(found.tip.epoch.max(told) + 1);
     let mut report = std::mem::take(&mut found.report);
     report.epoch = epoch;
     (found.tip.epoch, found.tip.boot_id) = (epoch.0, boot_id.clone());
+    before(&store, &options, &mut found)?;
     let notes = std::mem::take(&mut found.notes);
 
     let poison = Arc::new(Poison::default());
@@ -141,15 +173,21 @@ fn assemble(
     Ok((Writer { segment, tip: found.tip, prepared, keeper: to_keeper, poison, current }, behind))
 }
 
-pub(super) fn open_read_only(options: Options) -> Result<(Embedded, OpenReport), OpenError> {
-    let path = options.path.clone();
+/// There is a journal in `path`, and nobody owns it.
+pub(super) fn check_free(path: &Path) -> Result<(), OpenError> {
+    let path = path.to_owned();
     if !fs::exists(path.join(LOG)).map_err(OpenError::io("looking for the log"))? {
         return Err(OpenError::Missing { path });
     }
-    let holder = Lock::read(&path).map_err(OpenError::io("reading the lock file"))?;
-    if let Some(holder) = holder {
-        return Err(OpenError::Locked { path, pid: holder.pid, admin: holder.admin });
+    match Lock::read(&path).map_err(OpenError::io("reading the lock file"))? {
+        Some(holder) => Err(OpenError::Locked { path, pid: holder.pid, admin: holder.admin }),
+        None => Ok(()),
     }
+}
+
+pub(super) fn open_read_only(options: Options) -> Result<(Embedded, OpenReport), OpenError> {
+    let path = options.path.clone();
+    check_free(&path)?;
     let boot_id = boot_id(&options)?;
     let store = Arc::new(Store::new(&path.join(LOG)));
     let found = recover::run(&store, &path, &options.disk, &boot_id, Mode::Read)?;

@@ -7,6 +7,7 @@ mod opening;
 mod powercut;
 mod random;
 mod script;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fs;
