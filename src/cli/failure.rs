@@ -8,7 +8,8 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use crate::app::{StartError, StopError};
 use crate::config::Report;
 use crate::diag::Code;
-use crate::journal;
+use crate::journal::{self, export};
+use crate::model::WorkflowKey;
 use crate::proxy::operations::OperationError;
 use crate::timeline;
 
@@ -157,6 +158,24 @@ impl From<journal::Error> for Failure {
             | journal::Error::Read { .. } => told.code(Code::JournalUnavailable),
         }
     }
+}
+
+impl From<export::Error> for Failure {
+    fn from(error: export::Error) -> Self {
+        match error {
+            export::Error::Journal(error) => error.into(),
+            export::Error::Bad { .. } => {
+                Self::new(error.to_string()).code(Code::BadExport).exit_with(Exit::Workflow)
+            }
+            export::Error::Newer { .. } => Self::new(error.to_string()).code(Code::JournalNewer),
+            export::Error::Differs(_) | export::Error::Io { .. } => Self::new(error.to_string()),
+        }
+    }
+}
+
+/// The journal has no workflow of this name.
+pub(super) fn unknown(key: &WorkflowKey) -> Failure {
+    timeline::Error::Unknown(key.workflow.clone()).into()
 }
 
 impl From<timeline::Error> for Failure {

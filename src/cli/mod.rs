@@ -8,6 +8,7 @@ mod close;
 mod demo;
 mod explain;
 mod failure;
+mod journal;
 mod log;
 mod out;
 mod place;
@@ -34,7 +35,7 @@ Exit codes:
   0  done
   1  it could not be done
   2  the arguments or the config are wrong, or the workflow is closed
-  3  the workflow does not allow it: unknown, damaged, in doubt, or still running
+  3  the workflow or the journal does not allow it: unknown, damaged, in doubt, or still running
   `run` returns the command's own exit code, 128 + the signal that killed it, 126 when it may not be
   executed and 127 when there is no such command.
 
@@ -59,6 +60,7 @@ enum Command {
     Close(close::Args),
     Demo(demo::Args),
     Explain(explain::Args),
+    Journal(journal::Args),
     Resolve(resolve::Args),
     Run(run::Args),
     Schema(schema::Args),
@@ -92,6 +94,7 @@ async fn perform(command: Command) -> ExitCode {
         Command::Close(args) => ended(Box::pin(close::run(args)).await),
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Explain(args) => ended(explain::run(&args)),
+        Command::Journal(args) => ended(Box::pin(journal::run(args)).await),
         Command::Resolve(args) => ended(Box::pin(resolve::run(args)).await),
         Command::Run(args) => ended(Box::pin(run::run(args)).await),
         Command::Schema(_) => ended(schema::run()),

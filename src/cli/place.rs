@@ -1,7 +1,7 @@
 //! Where a command finds the workflows: it asks the process that has the journal, or reads the journal
 //! itself when nobody has it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::app::{self, SystemClock};
@@ -30,6 +30,44 @@ pub(super) struct Place {
     admin: Option<Admin>,
 }
 
+/// A journal's files, for what no running sidecar can be asked.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub(super) struct Files {
+    /// The sidecar's config, which says where the journal is [default: what OUTRIGGER_CONFIG names, else the
+    /// built-in config]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The journal's directory
+    #[arg(long, value_name = "DIR")]
+    journal: Option<PathBuf>,
+}
+
+impl Files {
+    pub(super) fn settings(&self) -> Result<Settings, Failure> {
+        settings(self.config.as_deref(), self.journal.as_deref())
+    }
+
+    /// How the journal is opened by whoever does not serve with it.
+    pub(super) fn options(&self) -> Result<Options, Failure> {
+        let settings = self.settings()?;
+        let mut options = Options::new(settings.journal.path, Arc::new(SystemClock));
+        options.segment_bytes = u64::from(settings.journal.segment_mib) << 20;
+        Ok(options)
+    }
+}
+
+fn settings(config: Option<&Path>, journal: Option<&Path>) -> Result<Settings, Failure> {
+    let mut settings = match journal {
+        Some(_) => config::load_text("the built-in config", "", &ProcessEnv)?,
+        None => config::load(config, &ProcessEnv)?,
+    };
+    if let Some(path) = journal {
+        path.clone_into(&mut settings.journal.path);
+    }
+    Ok(settings)
+}
+
 /// Who can tell.
 #[derive(Debug)]
 pub(super) enum Source {
@@ -43,13 +81,7 @@ impl Place {
         if let Some(admin) = &self.admin {
             return Ok(Source::Asked(admin.clone()));
         }
-        let mut settings = match &self.journal {
-            Some(_) => config::load_text("the built-in config", "", &ProcessEnv)?,
-            None => config::load(self.config.as_deref(), &ProcessEnv)?,
-        };
-        if let Some(path) = &self.journal {
-            settings.journal.path.clone_from(path);
-        }
+        let settings = settings(self.config.as_deref(), self.journal.as_deref())?;
         let path = &settings.journal.path;
         let holder = Lock::read(path).map_err(|error| {
             Failure::new(format!("cannot read the journal's lock in {}: {error}", path.display()))

@@ -156,6 +156,10 @@ codes! {
     5011 RestartsExhausted,
     /// The step cannot be resolved.
     5012 NotInDoubt,
+    /// The file is not what was exported.
+    5013 BadExport,
+    /// The journal has other records of the workflow.
+    5014 WorkflowThere,
 }
 
 impl Code {

@@ -10,6 +10,7 @@ pub mod codec;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
+pub mod export;
 pub mod lease;
 pub mod memory;
 pub mod record;

@@ -1,0 +1,131 @@
+//! What a record says, for whoever reads an exported file. An import goes by the stored bytes alone. Pure.
+
+use serde_json::{Value, json};
+
+use crate::model::Usage;
+
+use super::super::record::{Completed, Intent, Listed, Record};
+
+/// The record's members under the names the documentation has.
+pub(super) fn of(record: &Record) -> Value {
+    match record {
+        Record::WorkflowOpened { nonce, version, at } => {
+            json!({ "nonce": nonce.to_string(), "version": version, "at": at.to_string() })
+        }
+        Record::AttemptOpened { attempt, epoch, reason, peer, at } => json!({
+            "attempt": attempt.number(),
+            "epoch": epoch.0,
+            "reason": reason.as_str(),
+            "pid": peer.as_ref().map(|peer| peer.pid),
+            "at": at.to_string(),
+        }),
+        Record::Intent(intent) => intended(intent),
+        Record::Dispatched { step, tried, at } => {
+            json!({ "step": step.number(), "try": tried, "at": at.to_string() })
+        }
+        Record::Completed(completed) => answered(completed),
+        Record::Failed { step, tried, class, status, not_sent, detail, at, not_executed } => json!({
+            "step": step.number(),
+            "try": tried,
+            "class": class.as_str(),
+            "status": status,
+            "not_sent": not_sent,
+            "not_executed": not_executed,
+            "detail": detail,
+            "at": at.to_string(),
+        }),
+        Record::Refused { step, attempt, exact, operation, code, at } => json!({
+            "step": step.map(|step| step.number()),
+            "attempt": attempt.number(),
+            "exact": exact.to_string(),
+            "operation": operation,
+            "code": code,
+            "at": at.to_string(),
+        }),
+        Record::InDoubt { step, cause, at } => {
+            json!({ "step": step.number(), "cause": cause, "at": at.to_string() })
+        }
+        Record::Redelivered { step, attempt, at } => {
+            json!({ "step": step.number(), "attempt": attempt.number(), "at": at.to_string() })
+        }
+        Record::Delivered { step, attempt } => {
+            json!({ "step": step.number(), "attempt": attempt.number() })
+        }
+        Record::Listed(list) => listed(list),
+        Record::WorkflowClosed { reason, at } => json!({ "reason": reason, "at": at.to_string() }),
+        Record::Resolved { step, resolution, by, at } => json!({
+            "step": step.number(),
+            "resolution": resolution.as_str(),
+            "by": by,
+            "at": at.to_string(),
+        }),
+    }
+}
+
+fn intended(intent: &Intent) -> Value {
+    json!({
+        "step": intent.step.number(),
+        "attempt": intent.attempt.number(),
+        "epoch": intent.epoch.0,
+        "kind": intent.kind.as_str(),
+        "dialect": intent.dialect.as_str(),
+        "upstream": intent.upstream.as_str(),
+        "operation": intent.operation,
+        "class": intent.class.as_str(),
+        "exact": intent.exact.to_string(),
+        "normalised": intent.normalised.map(|print| print.to_string()),
+        "identity": intent.identity.map(|print| print.to_string()),
+        "occurrence": intent.occurrence,
+        "idempotency_key": intent.idempotency_key,
+        "request": intent.request.to_string(),
+        "request_len": intent.request_len,
+        "at": intent.at.to_string(),
+    })
+}
+
+fn answered(completed: &Completed) -> Value {
+    json!({
+        "step": completed.step.number(),
+        "try": completed.tried,
+        "status": completed.status,
+        "headers": headers(&completed.headers),
+        "body": completed.body.to_string(),
+        "body_len": completed.body_len,
+        "body_dropped": completed.body_dropped,
+        "usage": completed.usage.as_ref().map(usage),
+        "finish_reason": completed.finish_reason,
+        "announced": completed.announced,
+        "is_error": completed.is_error,
+        "possibly_billed": completed.possibly_billed,
+        "at": completed.at.to_string(),
+    })
+}
+
+fn listed(list: &Listed) -> Value {
+    json!({
+        "list": list.list.to_string(),
+        "attempt": list.attempt.number(),
+        "upstream": list.upstream.as_str(),
+        "method": list.method,
+        "request": list.request.to_string(),
+        "status": list.status,
+        "headers": headers(&list.headers),
+        "body": list.body.to_string(),
+        "at": list.at.to_string(),
+    })
+}
+
+/// Pairs, because names may repeat. A value that is no text is shown as near to it as can be.
+fn headers(headers: &[(String, Vec<u8>)]) -> Value {
+    headers.iter().map(|(name, value)| json!([name, String::from_utf8_lossy(value)])).collect()
+}
+
+fn usage(usage: &Usage) -> Value {
+    json!({
+        "input": usage.input,
+        "output": usage.output,
+        "cache_read": usage.cache_read,
+        "cache_write": usage.cache_write,
+        "reasoning": usage.reasoning,
+    })
+}
