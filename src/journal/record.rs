@@ -363,6 +363,8 @@ impl Record {
             | Self::Redelivered { .. }
             | Self::Delivered { .. }
             | Self::Resolved { .. }
+            | Self::Diverged(_)
+            | Self::Accepted { .. }
             | Self::WorkflowClosed { .. } => [None, None],
         }
     }

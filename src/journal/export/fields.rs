@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::model::Usage;
 
-use super::super::record::{Completed, Intent, Listed, Record};
+use super::super::record::{Completed, Diverged, Intent, Listed, Record};
 
 /// The record's members under the names the documentation has.
 pub(super) fn of(record: &Record) -> Value {
@@ -53,6 +53,8 @@ pub(super) fn of(record: &Record) -> Value {
         }
         Record::Listed(list) => listed(list),
         Record::WorkflowClosed { reason, at } => json!({ "reason": reason, "at": at.to_string() }),
+        Record::Accepted { steps, by, at } => json!({ "steps": steps, "by": by, "at": at.to_string() }),
+        Record::Diverged(it) => diverged(it),
         Record::Resolved { step, resolution, by, at } => json!({
             "step": step.number(),
             "resolution": resolution.as_str(),
@@ -98,6 +100,21 @@ fn answered(completed: &Completed) -> Value {
         "is_error": completed.is_error,
         "possibly_billed": completed.possibly_billed,
         "at": completed.at.to_string(),
+    })
+}
+
+fn diverged(diverged: &Diverged) -> Value {
+    json!({
+        "attempt": diverged.attempt.number(),
+        "operation": diverged.operation,
+        "exact": diverged.exact.to_string(),
+        "expected": diverged.expected.map(|step| step.number()),
+        "pointer": diverged.pointer,
+        "recorded": diverged.recorded,
+        "asked": diverged.asked,
+        "left_out": diverged.left_out,
+        "refused": diverged.refused,
+        "at": diverged.at.to_string(),
     })
 }
 
