@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::app::SystemClock;
-use crate::journal::{Journal, Urgency};
+use crate::journal::Urgency;
 use crate::model::Clock;
 use crate::proxy::fork;
 
@@ -30,19 +30,12 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let steps = match args.place.find()? {
         Source::Asked(admin) => admin.accept(&key.workflow, BY).await?,
         Source::Nobody(settings) => {
-            // Looked up first: opening to write would make a journal where there is none.
-            drop(place::read(&settings)?);
-            let journal = place::write(&settings)?;
-            let accepted = fork::accept(journal.as_ref(), &key, BY, SystemClock.now());
-            let commit = |batch| journal.commit(&key, journal.epoch(), batch, Urgency::Now);
-            let done = match accepted.and_then(|(steps, batch)| Ok((steps, commit(batch)?))) {
-                Ok((steps, ticket)) => ticket.await.map(|()| steps).map_err(Failure::from),
-                Err(error) => Err(error.into()),
-            };
-            let stopped = journal.close().map_err(Failure::from);
-            let steps = done?;
-            stopped?;
-            steps
+            place::change(&settings, async |journal| {
+                let (steps, batch) = fork::accept(journal, &key, BY, SystemClock.now())?;
+                journal.commit(&key, journal.epoch(), batch, Urgency::Now)?.await?;
+                Ok(steps)
+            })
+            .await?
         }
     };
     let shown: Vec<String> = steps.iter().map(u64::to_string).collect();

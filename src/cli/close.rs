@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use crate::app::SystemClock;
-use crate::journal::Journal;
 use crate::model::Clock;
 use crate::proxy::operations;
 
@@ -29,17 +28,13 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.place.find()? {
         Source::Asked(admin) => admin.close(&key.workflow, REASON).await?,
         Source::Nobody(settings) => {
-            // Looked up first: opening to write would make a journal where there is none.
-            drop(place::read(&settings)?);
-            let journal = place::write(&settings)?;
-            let ticket = operations::close(journal.as_ref(), &key, REASON, SystemClock.now());
-            let done = match ticket {
-                Ok(Some(ticket)) => ticket.await.map_err(Failure::from),
-                Ok(None) => Ok(()),
-                Err(error) => Err(error.into()),
-            };
-            let stopped = journal.close().map_err(Failure::from);
-            done.and(stopped)?;
+            place::change(&settings, async |journal| {
+                match operations::close(journal, &key, REASON, SystemClock.now())? {
+                    Some(ticket) => Ok(ticket.await?),
+                    None => Ok(()),
+                }
+            })
+            .await?;
         }
     }
     out::line(&format!("workflow {} is closed", key.workflow));

@@ -120,7 +120,26 @@ pub(super) fn read(settings: &Settings) -> Result<Arc<dyn Journal>, Failure> {
     Ok(Arc::new(journal))
 }
 
-/// Opens a journal that nobody has, for writing.
-pub(super) fn write(settings: &Settings) -> Result<Arc<Embedded>, Failure> {
-    Ok(app::open_journal(settings, settings.admin)?)
+/// Changes a workflow in a journal that nobody has.
+pub(super) async fn change<T>(
+    settings: &Settings,
+    change: impl AsyncFnOnce(&dyn Journal) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    // Looked up first: opening to write would make a journal where there is none.
+    drop(read(settings)?);
+    write(settings, change).await
+}
+
+/// Opens a journal that nobody has, for writing, and makes it where there is none; lets go of it afterwards,
+/// whatever became of the change.
+pub(super) async fn write<T>(
+    settings: &Settings,
+    change: impl AsyncFnOnce(&dyn Journal) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let journal = app::open_journal(settings, settings.admin)?;
+    let done = change(journal.as_ref()).await;
+    let stopped = journal.close();
+    let value = done?;
+    stopped?;
+    Ok(value)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::app::SystemClock;
 use crate::diag::Code;
-use crate::journal::{Journal, Urgency};
+use crate::journal::Urgency;
 use crate::model::{Clock, StepIndex};
 use crate::proxy::resolve::{self, Answer, Outcome};
 
@@ -62,17 +62,11 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.place.find()? {
         Source::Asked(admin) => admin.resolve(&key.workflow, step, &outcome, BY).await?,
         Source::Nobody(settings) => {
-            // Looked up first: opening to write would make a journal where there is none.
-            drop(place::read(&settings)?);
-            let journal = place::write(&settings)?;
-            let batch = resolve::resolve(journal.as_ref(), &key, step, outcome, BY, SystemClock.now());
-            let commit = |batch| journal.commit(&key, journal.epoch(), batch, Urgency::Now);
-            let done = match batch.and_then(|batch| Ok(commit(batch)?)) {
-                Ok(ticket) => ticket.await.map_err(Failure::from),
-                Err(error) => Err(error.into()),
-            };
-            let stopped = journal.close().map_err(Failure::from);
-            done.and(stopped)?;
+            place::change(&settings, async |journal| {
+                let batch = resolve::resolve(journal, &key, step, outcome, BY, SystemClock.now())?;
+                Ok(journal.commit(&key, journal.epoch(), batch, Urgency::Now)?.await?)
+            })
+            .await?;
         }
     }
     let said = match &args.said {

@@ -6,7 +6,7 @@ use crate::model::{AttemptId, Resolution, StepIndex, Timestamp, WorkflowKey};
 use crate::replay::divergence::{Ahead, Event};
 use crate::wire::status;
 
-use super::operations::OperationError;
+use super::operations::{self, OperationError};
 use super::sidecar::Sidecar;
 
 /// What lies ahead of an attempt.
@@ -18,9 +18,7 @@ pub(crate) fn ahead(records: &[Record], attempt: AttemptId) -> Ahead {
 
 /// Whether a divergence of the attempt is recorded.
 pub(crate) fn has_diverged(records: &[Record], attempt: AttemptId) -> bool {
-    let is_told =
-        |record: &Record| if let Record::Diverged(it) = record { it.attempt == attempt } else { false };
-    records.iter().any(is_told)
+    records.iter().any(|record| matches!(record, Record::Diverged(told) if told.attempt == attempt))
 }
 
 fn event(record: &Record) -> Option<Event> {
@@ -69,12 +67,7 @@ pub fn accept(
     at: Timestamp,
 ) -> Result<(Vec<u64>, Batch), OperationError> {
     let head = journal.attach(key)?.ok_or(OperationError::Unknown)?;
-    if let Some(damage) = head.damage {
-        return Err(OperationError::Damaged(damage));
-    }
-    if head.closed.is_some() {
-        return Err(OperationError::Closed);
-    }
+    operations::writable(&head)?;
     let attempt = head.attempt.map_or(AttemptId::FIRST, |current| current.attempt);
     let steps: Vec<u64> = ahead(&journal.scan(key)?, attempt).all().map(StepIndex::number).collect();
     if steps.is_empty() {

@@ -164,7 +164,11 @@ pub fn close(
     Ok(Some(journal.commit(key, journal.epoch(), closed, Urgency::Now)?))
 }
 
-fn writable(head: &Head) -> Result<&Head, OperationError> {
+/// The head of a workflow that takes new records.
+///
+/// # Errors
+/// [`OperationError`]: `Closed`, `Damaged`.
+pub(super) fn writable(head: &Head) -> Result<&Head, OperationError> {
     match (&head.damage, head.closed) {
         (Some(damage), _) => Err(OperationError::Damaged(damage.clone())),
         (None, Some(_)) => Err(OperationError::Closed),

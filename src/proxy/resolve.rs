@@ -7,7 +7,7 @@ use crate::journal::{Batch, Body, Completed, Journal, Record, StepRecord, Urgenc
 use crate::json::{Kind, Tape};
 use crate::model::{Dialect, EffectClass, Resolution, StepIndex, StepState, Timestamp, WorkflowKey};
 
-use super::operations::OperationError;
+use super::operations::{self, OperationError};
 use super::sidecar::Sidecar;
 
 /// What has become of the step.
@@ -79,12 +79,7 @@ pub fn resolve(
     at: Timestamp,
 ) -> Result<Batch, OperationError> {
     let head = journal.attach(key)?.ok_or(OperationError::Unknown)?;
-    if let Some(damage) = head.damage {
-        return Err(OperationError::Damaged(damage));
-    }
-    if head.closed.is_some() {
-        return Err(OperationError::Closed);
-    }
+    operations::writable(&head)?;
     let found = journal.step(key, step)?;
     let found = found.ok_or_else(|| not_in_doubt(step, "it does not exist"))?;
     may_be_resolved(&found)?;

@@ -45,15 +45,14 @@ pub fn put(surface: Surface, body: &[u8], place: &Pointer, key: &str) -> Option<
             Some(Keyed::Own(own.string().unwrap_or_default().into_owned()))
         }
         Some(own) if own.is_null() => Some(Keyed::With(splice::replace(own, json.into_bytes()))),
-        Some(_) => None,
-        None => splice::insert(parent, &escaped(&name)?, &json).map(Keyed::With),
+        None if is_plain(&name) => splice::insert(parent, &name, &json).map(Keyed::With),
+        Some(_) | None => None,
     }
 }
 
-/// A member's name as it may stand between quotes; `None` for one that would have to be escaped.
-fn escaped(name: &str) -> Option<String> {
-    let plain = |c: char| !c.is_control() && c != '"' && c != '\\';
-    name.chars().all(plain).then(|| name.to_owned())
+/// Whether a member's name may stand between quotes as it is.
+fn is_plain(name: &str) -> bool {
+    name.chars().all(|c| !c.is_control() && c != '"' && c != '\\')
 }
 
 /// The edit that gives a recorded JSON-RPC request another id, spelled as `id`.

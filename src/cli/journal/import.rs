@@ -41,14 +41,12 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Err(OpenError::Missing { .. }) => {}
         Err(error) => return Err(not_opened(error)),
     }
-    let journal = place::write(&settings)?;
-    let mut file = BufReader::new(open(&args.file)?);
-    let done = match none_differs(journal.as_ref(), &plan) {
-        Ok(()) => export::import(journal.as_ref(), &mut file, &plan).await.map_err(wrong),
-        Err(failure) => Err(failure),
-    };
-    let stopped = journal.close().map_err(Failure::from);
-    let imported = done.and_then(|imported| stopped.map(|()| imported))?;
+    let imported = place::write(&settings, async |journal| {
+        let mut file = BufReader::new(open(&args.file)?);
+        none_differs(journal, &plan)?;
+        export::import(journal, &mut file, &plan).await.map_err(wrong)
+    })
+    .await?;
     let workflows = count(imported.workflows, "workflow", "workflows");
     let records = count(imported.records, "record", "records");
     let bodies = count(imported.bodies, "body", "bodies");
