@@ -26,6 +26,7 @@ fn event(record: &Record) -> Option<Event> {
         Record::Intent(intent) => Some(Event::Begun {
             step: intent.step,
             attempt: intent.attempt,
+            kind: intent.kind,
             tool: (intent.upstream.clone(), intent.operation.as_str().into()),
             class: intent.class,
             identity: intent.identity,

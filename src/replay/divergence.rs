@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::json::{Kind, Value};
-use crate::model::{AttemptId, EffectClass, Fingerprint, StepIndex, UpstreamName};
+use crate::model::{AttemptId, CallKind, EffectClass, Fingerprint, StepIndex, UpstreamName};
 
 /// Where a call goes: upstream and operation.
 pub type Tool = (UpstreamName, Arc<str>);
@@ -18,6 +18,7 @@ pub enum Event {
     Begun {
         step: StepIndex,
         attempt: AttemptId,
+        kind: CallKind,
         tool: Tool,
         class: EffectClass,
         identity: Option<Fingerprint>,
@@ -37,6 +38,7 @@ pub enum Event {
 /// A recorded step that the attempt has not asked for.
 #[derive(Clone, Debug)]
 struct Unused {
+    kind: CallKind,
     tool: Tool,
     class: EffectClass,
     identity: Option<Fingerprint>,
@@ -54,6 +56,8 @@ pub struct Ahead {
     /// The lowest step of earlier attempts that this one has used: an agent with a checkpoint of its own begins
     /// there.
     first_used: Option<StepIndex>,
+    /// Recorded answers of models that this attempt was given, in order.
+    heard: Vec<StepIndex>,
     accepted: BTreeSet<StepIndex>,
     events: usize,
     /// Position of the last step that an earlier attempt began.
@@ -64,16 +68,16 @@ impl Ahead {
     /// Of nothing recorded yet.
     pub fn new(attempt: AttemptId) -> Self {
         let (steps, accepted) = (BTreeMap::new(), BTreeSet::new());
-        Self { attempt, steps, first_used: None, accepted, events: 0, last_begun: 0 }
+        Self { attempt, steps, first_used: None, heard: Vec::new(), accepted, events: 0, last_begun: 0 }
     }
 
     /// Takes in the next event of the workflow.
     pub fn feed(&mut self, event: Event) {
         self.events += 1;
         match event {
-            Event::Begun { step, attempt, tool, class, identity } if attempt < self.attempt => {
+            Event::Begun { step, attempt, kind, tool, class, identity } if attempt < self.attempt => {
                 self.last_begun = self.events;
-                let unused = Unused { tool, class, identity, completed_at: None, is_over: false };
+                let unused = Unused { kind, tool, class, identity, completed_at: None, is_over: false };
                 self.steps.insert(step, unused);
             }
             Event::Begun { .. } => {}
@@ -99,9 +103,18 @@ impl Ahead {
 
     /// The attempt has asked for this step.
     pub fn used(&mut self, step: StepIndex) {
-        if self.steps.remove(&step).is_some() {
+        if let Some(used) = self.steps.remove(&step) {
             self.first_used = Some(self.first_used.map_or(step, |first| first.min(step)));
+            if used.kind == CallKind::Llm {
+                self.heard.push(step);
+            }
         }
+    }
+
+    /// The recorded answers of models that the attempt was given, the last one first: what they ask for is no
+    /// other way.
+    pub fn heard(&self) -> impl Iterator<Item = StepIndex> + '_ {
+        self.heard.iter().rev().copied()
     }
 
     /// Effects of the same tool that may be what the agent means now in other words: recorded, not asked for, and
@@ -266,8 +279,12 @@ mod tests {
     }
 
     fn begun(number: u64, by: u32, name: &str) -> Event {
-        let class = if name == "model" { EffectClass::Read } else { EffectClass::Effect };
-        Event::Begun { step: step(number), attempt: attempt(by), tool: tool(name), class, identity: None }
+        let (kind, class) = match name {
+            "model" => (CallKind::Llm, EffectClass::Read),
+            _ => (CallKind::Http, EffectClass::Effect),
+        };
+        let (step, attempt, tool) = (step(number), attempt(by), tool(name));
+        Event::Begun { step, attempt, kind, tool, class, identity: None }
     }
 
     /// Of attempt 2, after these events.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use crate::journal::{Intent, Record};
 use crate::model::{CallKind, StepIndex};
+use crate::wire::calls::bare;
 
 use super::Unproxied;
 
@@ -86,9 +87,4 @@ impl<'a> Search<'a> {
 fn take(announced: &mut Vec<Announced<'_>>, operation: &str) -> bool {
     let found = announced.iter().position(|announced| bare(announced.tool) == bare(operation));
     found.map(|at| announced.remove(at)).is_some()
-}
-
-/// The tool's own name: agents put the server's in front, with two underscores.
-fn bare(name: &str) -> &str {
-    name.rsplit_once("__").map_or(name, |(_, tool)| tool)
 }

@@ -3,6 +3,7 @@
 //! understand passes untouched.
 
 pub mod answer;
+pub mod calls;
 pub mod detect;
 pub mod fold;
 mod headers;

@@ -9,13 +9,14 @@ use bytes::Bytes;
 
 use crate::journal::{Batch, Diverged, Record, StepRecord, Urgency};
 use crate::json::Tape;
-use crate::model::{AttemptId, EffectClass, StepIndex};
+use crate::model::{AttemptId, CallKind, EffectClass, StepIndex};
 use crate::proxy::fork;
 use crate::proxy::refusal;
 use crate::proxy::run::RunState;
 use crate::replay::divergence::{Ahead, Difference, Tool, difference};
 use crate::wire::refusal::Refusal;
 
+use super::announced;
 use super::open::Slot;
 use super::recall::Question;
 
@@ -24,9 +25,13 @@ use super::recall::Question;
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const WAIT_POLL: Duration = Duration::from_millis(20);
 
-/// How long a call has waited.
+/// How long a call has waited, and what it knows already.
 #[derive(Debug, Default)]
-pub(super) struct Patience(Duration);
+pub(super) struct Patience {
+    waited: Duration,
+    /// None of so many recorded answers of models asks for it.
+    not_in: usize,
+}
 
 pub(super) enum Judged {
     GoOn,
@@ -44,10 +49,16 @@ pub(super) async fn judge(
     let Some(left_out) = (if slot.is_new() { left_out(question)? } else { None }) else {
         return Ok(Judged::GoOn);
     };
+    if left_out.heard.len() > patience.not_in {
+        patience.not_in = left_out.heard.len();
+        if announced::is_announced(question, left_out.heard.clone(), slot.seen()).await {
+            return Ok(Judged::GoOn);
+        }
+    }
     let refuses = is_effect && question.sidecar.snapshot().refuses_divergence;
-    if refuses && patience.0 < WAIT_MAX {
+    if refuses && patience.waited < WAIT_MAX {
         tokio::time::sleep(WAIT_POLL).await;
-        patience.0 += WAIT_POLL;
+        patience.waited += WAIT_POLL;
         return Ok(Judged::AskAgain);
     }
     if !refuses && left_out.is_told {
@@ -62,6 +73,8 @@ pub(super) async fn judge(
 struct LeftOut {
     steps: Vec<StepIndex>,
     expected: Option<StepIndex>,
+    /// The last recorded answers of models that the agent was given; empty for a call of a model.
+    heard: Vec<StepIndex>,
     /// The attempt's divergence is in the journal already.
     is_told: bool,
 }
@@ -89,8 +102,11 @@ fn left_out(question: &Question<'_>) -> Result<Option<LeftOut>, Refusal> {
     steps.sort_unstable();
     steps.dedup();
     let expected = ahead.expected(&tool);
+    // A model is not asked because a model said so.
+    let heard_max = if question.asked.kind == CallKind::Llm { 0 } else { announced::ANSWERS_MAX };
+    let heard = ahead.heard().take(heard_max).collect();
     let is_told = state.attempt.as_ref().is_some_and(|live| live.has_diverged);
-    Ok(Some(LeftOut { steps, expected, is_told }))
+    Ok(Some(LeftOut { steps, expected, heard, is_told }))
 }
 
 /// What lies ahead of the attempt; read from the journal once.

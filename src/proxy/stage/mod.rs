@@ -1,5 +1,6 @@
 //! The stages of a call, one file each. `pipeline` knows their order; they do not know each other's.
 
+pub(crate) mod announced;
 pub(crate) mod divergence;
 pub(crate) mod enroll;
 pub(crate) mod fetch;

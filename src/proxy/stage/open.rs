@@ -59,6 +59,11 @@ impl Slot {
         self.again.is_none()
     }
 
+    /// Steps recorded with the call's fingerprint; when it is new, the attempt has used them all.
+    pub(super) fn seen(&self) -> usize {
+        self.seen
+    }
+
     pub(super) fn new(enrolled: &Enrolled, again: Option<StepSummary>, seen: usize) -> Self {
         Self { enrolled: enrolled.clone(), again, seen }
     }

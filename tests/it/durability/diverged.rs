@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::client::{Answer, Ask};
 use crate::support::llm::Api;
 use crate::support::sidecar::{Setup, Sidecar};
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Request, Script, Upstream};
 
 use super::{completion, counted, counting};
 
@@ -150,7 +150,7 @@ fn an_effect_waits_for_its_siblings_to_be_asked_for_in_another_order() {
 
 #[test]
 fn a_reworded_effect_beside_one_in_doubt_is_refused() {
-    let crm = Upstream::start(|_| crate::support::upstream::Script::status(504));
+    let crm = Upstream::start(|_| Script::status(504));
     let sidecar = super::crm(&crm).start();
     let note = |attempt: usize, text: &str| {
         Ask::post(format!("/w/w/a/{attempt}/crm/notes"), json!({ "text": text }).to_string())
@@ -170,4 +170,36 @@ fn an_operator_may_let_every_fork_go_on() {
     sidecar.call(&charge(2, 200)).expect(200, "live");
     assert_eq!(upstream.count(), 3);
     assert_eq!(sidecar.timeline("w")["diverged"][0]["operation"], "POST /charge");
+}
+
+/// A chat completion that asks for two charges at once.
+fn two_charges(_: &Request) -> Script {
+    let call = |cents: u32| {
+        let arguments =
+            format!("{{ \"secret\": \"hunter2\", \"invoice_id\": 7, \"amount_cents\": {cents} }}");
+        json!({"id": format!("call_{cents}"), "type": "function",
+            "function": {"name": "crm__charge", "arguments": arguments}})
+    };
+    let message = json!({"role": "assistant", "content": null, "tool_calls": [call(100), call(200)]});
+    let choice = json!({"index": 0, "finish_reason": "tool_calls", "message": message});
+    Script::json(json!({"id": "chatcmpl-1", "model": "gpt-5", "choices": [choice]}).to_string())
+}
+
+#[test]
+fn a_call_that_a_recorded_answer_of_a_model_asks_for_is_no_other_way() {
+    let (model, crm) = (Upstream::start(two_charges), Upstream::start(counted));
+    let tools = "tools: { charge: { method: POST, path: /charge } }";
+    let setup = Setup::new().upstream("openai", "openai", &model.url());
+    let sidecar = setup.upstream_with("crm", "http", &crm.url(), tools).start();
+    sidecar.call(&ask(1, "pay both")).expect(200, "live");
+    sidecar.call(&charge(1, 100)).expect(200, "live");
+
+    // The first life ended between the two. The second one may begin with either.
+    sidecar.call(&ask(2, "pay both")).expect(200, "replay");
+    sidecar.call(&charge(2, 200)).expect(200, "live");
+    // Announced once, not twice; and what nobody announced is another way.
+    check_diverged(&sidecar.call(&charge(2, 200)), &["step 2"]);
+    check_diverged(&sidecar.call(&charge(2, 300)), &["step 2"]);
+    sidecar.call(&charge(2, 100)).expect(200, "replay");
+    assert_eq!((model.count(), crm.count()), (1, 2));
 }
