@@ -3,12 +3,13 @@
 use proptest::prelude::*;
 
 use super::super::conformance as records;
-use super::super::record::{Completed, Diverged, Intent, Listed, Peer};
+use super::super::record::{Completed, Diverged, FailedAnswer, Intent, Listed, Peer, Words};
 use super::*;
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
     Owner, Resolution, RunNonce, StepIndex, Timestamp, UpstreamName, Usage, WorkflowId,
 };
+use crate::wire::refusal::{Again, McpForm};
 
 fn step() -> impl Strategy<Value = StepIndex> {
     (1..=u64::MAX).prop_map(|number| StepIndex::new(number).unwrap())
@@ -122,6 +123,35 @@ fn completed() -> impl Strategy<Value = Record> {
     })
 }
 
+fn words() -> impl Strategy<Value = Words> {
+    let again = prop::sample::select(vec![Again::Harmful, Again::Pointless, Again::Useful]);
+    let mcp = prop::sample::select(vec![McpForm::Error, McpForm::Result, McpForm::Specified(-32_601)]);
+    (any::<u16>(), ".{0,9}", ".{0,60}", again, prop::option::of(any::<u32>()), mcp).prop_map(
+        |(status, code, message, again, retry_after_s, mcp)| Words {
+            status,
+            code,
+            message,
+            again,
+            retry_after_s,
+            mcp,
+        },
+    )
+}
+
+fn failed_answer() -> impl Strategy<Value = FailedAnswer> {
+    (any::<u16>(), headers(), body(), any::<u64>())
+        .prop_map(|(status, headers, body, body_len)| FailedAnswer { status, headers, body, body_len })
+}
+
+fn told() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        (prop::option::of(step()), attempt(), print())
+            .prop_map(|(step, attempt, exact)| Record::RefusalDelivered { step, attempt, exact }),
+        (prop::option::of(step()), attempt(), print(), at())
+            .prop_map(|(step, attempt, exact, at)| Record::ToldAgain { step, attempt, exact, at }),
+    ]
+}
+
 fn small() -> impl Strategy<Value = Record> {
     let reasons =
         vec![AttemptReason::Explicit, AttemptReason::First, AttemptReason::Process, AttemptReason::Rewind];
@@ -152,21 +182,35 @@ fn small() -> impl Strategy<Value = Record> {
         (step(), any::<u32>(), at()).prop_map(|(step, tried, at)| Record::Dispatched { step, tried, at }),
         (
             (step(), any::<u32>(), prop::sample::select(classes)),
-            (prop::option::of(any::<u16>()), any::<bool>(), ".{0,60}", at(), prop::option::of(any::<bool>()))
+            (prop::option::of(any::<u16>()), any::<bool>(), ".{0,60}", at(), prop::option::of(any::<bool>())),
+            (prop::option::of(failed_answer()), prop::option::of(words()))
         )
-            .prop_map(|((step, tried, class), (status, not_sent, detail, at, not_executed))| {
-                Record::Failed { step, tried, class, status, not_sent, detail, at, not_executed }
-            }),
-        (prop::option::of(step()), attempt(), print(), ".{0,60}", ".{0,9}", at()).prop_map(
-            |(step, attempt, exact, operation, code, at)| Record::Refused {
+            .prop_map(
+                |((step, tried, class), (status, not_sent, detail, at, not_executed), (answer, words))| {
+                    Record::Failed {
+                        step,
+                        tried,
+                        class,
+                        status,
+                        not_sent,
+                        detail,
+                        at,
+                        not_executed,
+                        answer,
+                        words,
+                    }
+                }
+            ),
+        (prop::option::of(step()), attempt(), print(), ".{0,60}", ".{0,9}", at(), prop::option::of(words()))
+            .prop_map(|(step, attempt, exact, operation, code, at, words)| Record::Refused {
                 step,
                 attempt,
                 exact,
                 operation,
                 code,
-                at
-            }
-        ),
+                at,
+                words
+            }),
         (step(), ".{0,60}", at()).prop_map(|(step, cause, at)| Record::InDoubt { step, cause, at }),
         (step(), attempt(), at()).prop_map(|(step, attempt, at)| Record::Redelivered { step, attempt, at }),
         (step(), attempt()).prop_map(|(step, attempt)| Record::Delivered { step, attempt }),
@@ -209,7 +253,7 @@ fn diverged() -> impl Strategy<Value = Record> {
 }
 
 pub(super) fn record() -> impl Strategy<Value = Record> {
-    prop_oneof![intent(), completed(), small(), listed(), diverged()]
+    prop_oneof![intent(), completed(), small(), told(), listed(), diverged()]
 }
 
 proptest! {
@@ -310,6 +354,7 @@ fn format_1_records() -> Vec<Record> {
             operation: "charge".to_owned(),
             code: "OG4002".to_owned(),
             at,
+            words: None,
         },
         records::in_doubt(2),
         records::redelivered(1, 2),
@@ -333,6 +378,8 @@ fn later_records() -> Vec<Record> {
             detail: "refused".to_owned(),
             at,
             not_executed: Some(true),
+            answer: None,
+            words: None,
         },
         records::resolved(3, Resolution::Repeat),
         Record::Diverged(Diverged {
@@ -348,6 +395,45 @@ fn later_records() -> Vec<Record> {
             at,
         }),
         Record::Accepted { steps: vec![3], by: "outrigger accept".to_owned(), at },
+        Record::Failed {
+            step: records::step(3),
+            tried: 1,
+            class: FailureClass::Status,
+            status: Some(503),
+            not_sent: false,
+            detail: "refused".to_owned(),
+            at,
+            not_executed: None,
+            answer: Some(FailedAnswer {
+                status: 503,
+                headers: vec![("retry-after".to_owned(), b"1".to_vec())],
+                body: BodyHash([5; 32]),
+                body_len: 4,
+            }),
+            words: None,
+        },
+        Record::Refused {
+            step: Some(records::step(3)),
+            attempt: records::attempt(2),
+            exact: records::print(4),
+            operation: "charge".to_owned(),
+            code: "OG3001".to_owned(),
+            at,
+            words: Some(Words {
+                status: 422,
+                code: "OG3001".to_owned(),
+                message: "in doubt".to_owned(),
+                again: Again::Harmful,
+                retry_after_s: Some(1),
+                mcp: McpForm::Specified(-32_601),
+            }),
+        },
+        Record::RefusalDelivered {
+            step: Some(records::step(3)),
+            attempt: records::attempt(2),
+            exact: records::print(4),
+        },
+        Record::ToldAgain { step: None, attempt: records::attempt(3), exact: records::print(4), at },
     ]
 }
 

@@ -124,6 +124,8 @@ pub(crate) fn failed(number: u64, tried: u32, status: Option<u16>) -> Record {
         detail: "refused".to_owned(),
         at: AT,
         not_executed: None,
+        answer: None,
+        words: None,
     }
 }
 

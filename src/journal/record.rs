@@ -9,6 +9,7 @@ use crate::model::{
 };
 
 use super::via;
+use crate::wire::refusal::{Again, McpForm};
 
 /// The process at the other end of an agent's connection, told apart from every other process that this
 /// or another boot of any PID namespace of the machine has had.
@@ -180,6 +181,43 @@ impl Diverged {
     pub const LEFT_OUT_MAX: usize = 64;
 }
 
+/// A refusal as the agent was told it, to be told again in the same words.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct Words {
+    /// HTTP status.
+    #[n(1)]
+    pub status: u16,
+    /// `OG3001`.
+    #[n(2)]
+    pub code: String,
+    #[n(3)]
+    pub message: String,
+    #[cbor(n(4), with = "via")]
+    pub again: Again,
+    /// Seconds.
+    #[n(5)]
+    pub retry_after_s: Option<u32>,
+    #[cbor(n(6), with = "via")]
+    pub mcp: McpForm,
+}
+
+/// An upstream's answer that is no result, as the agent was given it.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct FailedAnswer {
+    /// HTTP status: of a stream that ended in an error event one of success.
+    #[n(1)]
+    pub status: u16,
+    /// As in [`Completed::headers`].
+    #[cbor(n(2), with = "via")]
+    pub headers: Vec<(String, Vec<u8>)>,
+    #[cbor(n(3), with = "via")]
+    pub body: BodyHash,
+    #[n(4)]
+    pub body_len: u64,
+}
+
 /// One entry of a workflow's journal.
 #[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
@@ -242,6 +280,12 @@ pub enum Record {
         /// (401, 403, 407, 429).
         #[n(8)]
         not_executed: Option<bool>,
+        /// What the agent was given: the upstream's answer, where there was one that could be kept ...
+        #[n(9)]
+        answer: Option<FailedAnswer>,
+        /// ... or the sidecar's own words.
+        #[n(10)]
+        words: Option<Words>,
     },
     /// The sidecar said no. `step` when the call was known to be that step.
     #[n(7)]
@@ -258,6 +302,8 @@ pub enum Record {
         code: String,
         #[cbor(n(6), with = "via")]
         at: Timestamp,
+        #[n(7)]
+        words: Option<Words>,
     },
     /// An effect of this step may have happened.
     #[n(8)]
@@ -324,10 +370,32 @@ pub enum Record {
         #[cbor(n(3), with = "via")]
         at: Timestamp,
     },
+    /// The agent's side of `attempt` was handed a refusal.
+    #[n(18)]
+    RefusalDelivered {
+        #[cbor(n(1), with = "via", has_nil)]
+        step: Option<StepIndex>,
+        #[cbor(n(2), with = "via")]
+        attempt: AttemptId,
+        #[cbor(n(3), with = "via")]
+        exact: Fingerprint,
+    },
+    /// A failure or a refusal that an earlier attempt went on from was told to `attempt` again.
+    #[n(20)]
+    ToldAgain {
+        #[cbor(n(1), with = "via", has_nil)]
+        step: Option<StepIndex>,
+        #[cbor(n(2), with = "via")]
+        attempt: AttemptId,
+        #[cbor(n(3), with = "via")]
+        exact: Fingerprint,
+        #[cbor(n(4), with = "via")]
+        at: Timestamp,
+    },
 }
 
 impl Record {
-    /// The time the record carries; [`Record::Delivered`] has none.
+    /// The time the record carries; [`Record::Delivered`] and [`Record::RefusalDelivered`] have none.
     pub fn at(&self) -> Option<Timestamp> {
         match self {
             Self::WorkflowOpened { at, .. }
@@ -339,12 +407,13 @@ impl Record {
             | Self::Redelivered { at, .. }
             | Self::Resolved { at, .. }
             | Self::Accepted { at, .. }
+            | Self::ToldAgain { at, .. }
             | Self::WorkflowClosed { at, .. } => Some(*at),
             Self::Diverged(diverged) => Some(diverged.at),
             Self::Intent(intent) => Some(intent.at),
             Self::Completed(completed) => Some(completed.at),
             Self::Listed(listed) => Some(listed.at),
-            Self::Delivered { .. } => None,
+            Self::Delivered { .. } | Self::RefusalDelivered { .. } => None,
         }
     }
 
@@ -354,10 +423,10 @@ impl Record {
             Self::Intent(intent) => [Some(&intent.request), None],
             Self::Completed(completed) => [None, Some(&completed.body)],
             Self::Listed(listed) => [Some(&listed.request), Some(&listed.body)],
+            Self::Failed { answer, .. } => [None, answer.as_ref().map(|answer| &answer.body)],
             Self::WorkflowOpened { .. }
             | Self::AttemptOpened { .. }
             | Self::Dispatched { .. }
-            | Self::Failed { .. }
             | Self::Refused { .. }
             | Self::InDoubt { .. }
             | Self::Redelivered { .. }
@@ -365,6 +434,8 @@ impl Record {
             | Self::Resolved { .. }
             | Self::Diverged(_)
             | Self::Accepted { .. }
+            | Self::RefusalDelivered { .. }
+            | Self::ToldAgain { .. }
             | Self::WorkflowClosed { .. } => [None, None],
         }
     }
@@ -387,6 +458,8 @@ impl Record {
             Self::Resolved { .. } => "Resolved",
             Self::Diverged(_) => "Diverged",
             Self::Accepted { .. } => "Accepted",
+            Self::RefusalDelivered { .. } => "RefusalDelivered",
+            Self::ToldAgain { .. } => "ToldAgain",
         }
     }
 }

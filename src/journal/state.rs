@@ -158,10 +158,17 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
             Record::Dispatched { step, tried, .. } => self.dispatched(head, *step, *tried),
             Record::Completed(completed) => self.completed(head, completed),
             Record::Failed { step, tried, status, not_sent, not_executed: said, .. } => {
+                head.setbacks += 1;
                 let executed_by_none = *not_sent || said.unwrap_or(status.is_some_and(not_executed));
                 self.failed(head, *step, *tried, executed_by_none)
             }
             Record::Refused { step, attempt, .. } => {
+                opened(head, *attempt)?;
+                step.map_or(Ok(()), |step| self.entry(step).map(drop))?;
+                head.setbacks += 1;
+                Ok(Touched::default())
+            }
+            Record::RefusalDelivered { step, attempt, .. } | Record::ToldAgain { step, attempt, .. } => {
                 opened(head, *attempt)?;
                 step.map_or(Ok(()), |step| self.entry(step).map(drop))?;
                 Ok(Touched::default())

@@ -33,6 +33,8 @@ pub struct Head {
     pub steps: u64,
     /// Number of steps in state completed.
     pub completed: u64,
+    /// Number of failures and refusals recorded.
+    pub setbacks: u64,
     pub attempt: Option<AttemptHead>,
     pub closed: Option<Timestamp>,
     /// Names file and offset when records of this workflow are lost or unreadable.
@@ -56,6 +58,7 @@ impl Head {
             chain: [0; 32],
             steps: 0,
             completed: 0,
+            setbacks: 0,
             attempt: None,
             closed: None,
             damage: None,

@@ -8,6 +8,7 @@ use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
     Resolution, RunNonce, StepIndex, StepState, Timestamp, UpstreamName, Usage,
 };
+use crate::wire::refusal::{Again, McpForm};
 
 /// A type that `#[cbor(with = "via")]` can store.
 pub(super) trait Via: Sized {
@@ -143,6 +144,29 @@ numbered!(EffectClass { Effect = 1, Idempotent = 2, Read = 3 });
 numbered!(FailureClass { Cut = 1, Connect = 2, Reset = 3, Status = 4, Timeout = 5 });
 numbered!(Resolution { Abandoned = 1, Completed = 2, NotExecuted = 3, Repeat = 4 });
 numbered!(StepState { Completed = 1, Failed = 2, InDoubt = 3, Open = 4, Refused = 5, Abandoned = 6 });
+
+numbered!(Again { Harmful = 1, Pointless = 2, Useful = 3 });
+
+/// 1 for an error, 2 for a result, or the code that the specification has.
+impl Via for McpForm {
+    fn put<W: Write>(&self, encoder: &mut Encoder<W>) -> Result<(), encoding::Error<W::Error>> {
+        let number = match self {
+            Self::Error => 1,
+            Self::Result => 2,
+            Self::Specified(code) => *code,
+        };
+        encoder.i32(number)?.ok()
+    }
+
+    fn take(decoder: &mut Decoder<'_>) -> Result<Self, decoding::Error> {
+        match decoder.i32()? {
+            1 => Ok(Self::Error),
+            2 => Ok(Self::Result),
+            code if code < 0 => Ok(Self::Specified(code)),
+            other => Err(decoding::Error::unknown_variant(i64::from(other)).with_message("McpForm")),
+        }
+    }
+}
 
 impl Via for StepIndex {
     fn put<W: Write>(&self, encoder: &mut Encoder<W>) -> Result<(), encoding::Error<W::Error>> {

@@ -152,6 +152,8 @@ impl Body for FeedBody {
                     this.torn = true;
                     if !last_words.is_empty() {
                         this.joiner.add(last_words);
+                        // The agent is told that this was no answer: what it does next, it does knowing that.
+                        this.ended();
                     }
                 }
                 Poll::Pending if this.joiner.is_empty() => return Poll::Pending,

@@ -51,7 +51,9 @@ fn event(record: &Record) -> Option<Event> {
         | Record::Diverged(_)
         | Record::InDoubt { .. }
         | Record::Listed(_)
+        | Record::RefusalDelivered { .. }
         | Record::Refused { .. }
+        | Record::ToldAgain { .. }
         | Record::WorkflowClosed { .. }
         | Record::WorkflowOpened { .. } => None,
     }

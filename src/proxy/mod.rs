@@ -15,6 +15,7 @@ mod pipeline;
 mod refusal;
 pub mod resolve;
 mod run;
+mod setbacks;
 pub mod sidecar;
 mod socket;
 mod stage;

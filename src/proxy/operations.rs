@@ -288,6 +288,8 @@ mod tests {
             detail,
             at,
             not_executed: None,
+            answer: None,
+            words: None,
         }
     }
 

@@ -32,7 +32,7 @@ pub(crate) async fn answer(
         Ok(departure) => departure,
         Err(refusal) => {
             sidecar.metrics.refusal(&refusal.code);
-            refusal::depart(&refusal, &asker)
+            refusal::depart(&refusal, &asker, None)
         }
     }
 }
@@ -132,6 +132,12 @@ async fn durable(sidecar: &Arc<Sidecar>, call: Call, workflow: &WorkflowId) -> R
             Recall::InFlight { served, feed } => {
                 respond::settled(sidecar, &feed).await;
                 drop(served);
+            }
+            Recall::Refused { refusal, step } => {
+                return Ok(respond::refused(sidecar, &enrolled, &call, (&refusal, step), asked.exact));
+            }
+            Recall::SetBack { setback, step } => {
+                return respond::set_back(sidecar, &enrolled, &call, setback, step).await;
             }
             Recall::Fresh(slot) => {
                 if sidecar.is_draining() {

@@ -16,7 +16,8 @@ use crate::wire::detect::{BadRequest, Inspected};
 use crate::wire::mcp::McpCall;
 use crate::wire::refusal::{self as rendering, Again, Listener, McpForm, Refusal};
 
-use super::body::WholeBody;
+use super::body::{AtEnd, WholeBody};
+use super::call::Call;
 use super::sidecar::Snapshot;
 use super::stage::respond::Departure;
 
@@ -32,6 +33,13 @@ pub(crate) struct Asker {
 impl Asker {
     pub(crate) fn unknown() -> Self {
         Self::default()
+    }
+
+    pub(crate) fn of(call: &Call) -> Self {
+        let mut asker = Self::unknown();
+        asker.upstream(call.upstream.dialect);
+        asker.call(&call.inspected);
+        asker
     }
 
     pub(crate) fn upstream(&mut self, dialect: Dialect) {
@@ -54,10 +62,10 @@ impl Asker {
     }
 }
 
-/// Renders a refusal for its caller.
-pub(crate) fn depart(refusal: &Refusal, asker: &Asker) -> Departure {
+/// Renders a refusal for its caller. `at_end`: what to do when its end has been handed over.
+pub(crate) fn depart(refusal: &Refusal, asker: &Asker, at_end: Option<AtEnd>) -> Departure {
     let rendered = rendering::render(refusal, &asker.listener());
-    let mut departure = Response::new(WholeBody::new(rendered.body, None).boxed_unsync());
+    let mut departure = Response::new(WholeBody::new(rendered.body, at_end).boxed_unsync());
     *departure.status_mut() =
         StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = departure.headers_mut();

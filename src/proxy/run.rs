@@ -16,6 +16,7 @@ use crate::replay::divergence::Ahead;
 
 use super::connection::Connection;
 use super::feed::Feed;
+use super::setbacks::Left;
 
 /// Whether an exchange is open, and how it ended. Shared by the exchange's body and the run.
 #[derive(Debug, Default)]
@@ -80,6 +81,10 @@ pub(crate) struct LiveAttempt {
     pub(crate) active_at: Duration,
     /// The recorded steps it has not asked for; looked up when first needed.
     pub(crate) ahead: Option<Ahead>,
+    /// What it is told again of what earlier attempts were told; looked up when first needed.
+    pub(crate) setbacks: Option<Left>,
+    /// Steps whose last try failed, while the agent has not been handed that.
+    pub(crate) failed: HashSet<StepIndex>,
     /// A divergence of it has been told.
     pub(crate) has_diverged: bool,
     /// Recorded steps that a replay has waited for in vain.
@@ -99,6 +104,8 @@ impl LiveAttempt {
             was_alone: false,
             tools: None,
             ahead: None,
+            setbacks: None,
+            failed: HashSet::new(),
             has_diverged: false,
             not_awaited: HashSet::new(),
             active_at: now,

@@ -27,6 +27,8 @@ pub struct Candidate {
     pub may_repeat: bool,
     /// A task of this process is at work on it.
     pub running: bool,
+    /// An earlier attempt was told that it failed, or was refused, and went on from that.
+    pub gone_on: bool,
     /// How this attempt used it; `None` when it has not.
     pub used: Option<Exchange>,
 }
@@ -44,6 +46,8 @@ pub enum Decision {
     New,
     /// Serve the recorded answer.
     Replay(StepIndex),
+    /// Tell once more that it failed or was refused.
+    TellAgain(StepIndex),
     /// Send again: the next try of this step.
     TryAgain(StepIndex),
 }
@@ -63,7 +67,11 @@ pub fn decide(candidates: &[Candidate]) -> Decision {
         Decision::Abandoned(_) | Decision::InDoubt(_) => {
             completed().map_or(decision, |candidate| Decision::Replay(candidate.step))
         }
-        Decision::Join(_) | Decision::New | Decision::Replay(_) | Decision::TryAgain(_) => decision,
+        Decision::Join(_)
+        | Decision::New
+        | Decision::Replay(_)
+        | Decision::TellAgain(_)
+        | Decision::TryAgain(_) => decision,
     }
 }
 
@@ -83,6 +91,9 @@ fn proceed(candidate: &Candidate) -> Decision {
     let step = candidate.step;
     if candidate.running {
         return Decision::Join(step);
+    }
+    if candidate.gone_on {
+        return Decision::TellAgain(step);
     }
     match candidate.state {
         StepState::Completed => Decision::Replay(step),
@@ -113,6 +124,7 @@ mod tests {
             cleared: false,
             may_repeat: false,
             running: false,
+            gone_on: false,
             used: None,
         }
     }
@@ -194,6 +206,16 @@ mod tests {
         let open = Candidate { used: Some(Exchange::Open), ..failed };
         check(&[open], Decision::New);
         check(&[Candidate { state: StepState::InDoubt, ..open }], Decision::InDoubt(step(3)));
+    }
+
+    #[test]
+    fn what_an_earlier_life_went_on_from_is_told_again_in_its_place_whatever_became_of_it() {
+        let gone_on = Candidate { gone_on: true, ..completed(3) };
+        for state in [StepState::Completed, StepState::Failed, StepState::InDoubt, StepState::Abandoned] {
+            assert_eq!(decide(&[Candidate { state, ..gone_on }]), Decision::TellAgain(step(3)), "{state}");
+        }
+        check(&[completed(2), gone_on], Decision::Replay(step(2)));
+        check(&[Candidate { running: true, ..gone_on }], Decision::Join(step(3)));
     }
 
     #[test]

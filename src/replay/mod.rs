@@ -3,3 +3,4 @@
 pub mod cursor;
 pub mod divergence;
 pub mod fingerprint;
+pub mod setback;

@@ -105,7 +105,9 @@ fn named(record: &Record) -> Option<StepIndex> {
         | Record::Delivered { .. }
         | Record::Intent(_)
         | Record::Listed(_)
+        | Record::RefusalDelivered { .. }
         | Record::Refused { .. }
+        | Record::ToldAgain { .. }
         | Record::WorkflowClosed { .. }
         | Record::WorkflowOpened { .. } => None,
     }

@@ -98,6 +98,8 @@ fn failed(step: u64, tried: u32, status: u16, ms: i64) -> Record {
         detail: format!("the upstream answered {status}"),
         at: at(ms),
         not_executed: None,
+        answer: None,
+        words: None,
     }
 }
 
@@ -151,6 +153,7 @@ fn eventful() -> Memory {
                 operation: "send_email".to_owned(),
                 code: "OG3001".to_owned(),
                 at: at(130_600),
+                words: None,
             },
             intent(5, 2, CallKind::Http, "crm", "GET /customers/7", 130_700),
             dispatched(5, 1, 130_700),

@@ -10,7 +10,7 @@ use crate::model::{CallKind, Channel, EffectClass, Operation, Surface};
 use super::detect::{self, BadRequest, Inspected, RequestView};
 use super::headers;
 
-pub use served::{Served, event, replay, response_in};
+pub use served::{Served, event, is_message, replay, response_in};
 
 /// What kind of message was posted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

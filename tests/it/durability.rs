@@ -7,6 +7,7 @@ mod joins;
 mod matching;
 mod order;
 mod resolved;
+mod setbacks;
 mod tools;
 
 use crate::support::llm::Api;

@@ -273,6 +273,8 @@ struct StoredHead {
     closed: Option<Timestamp>,
     #[n(12)]
     damage: Option<String>,
+    #[n(13)]
+    setbacks: Option<u64>,
 }
 
 #[derive(Decode, Encode)]
@@ -312,6 +314,7 @@ impl HeadRow {
             }),
             closed: head.closed,
             damage: head.damage.clone(),
+            setbacks: Some(head.setbacks),
         })
     }
 
@@ -328,6 +331,7 @@ impl HeadRow {
                 chain: stored.chain,
                 steps: stored.steps,
                 completed: stored.completed,
+                setbacks: stored.setbacks.unwrap_or_default(),
                 attempt: stored.attempt.map(|attempt| AttemptHead {
                     attempt: attempt.attempt,
                     reason: attempt.reason,

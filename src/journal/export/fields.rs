@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::model::Usage;
+use crate::model::{StepIndex, Usage};
 
-use super::super::record::{Completed, Diverged, Intent, Listed, Record};
+use super::super::record::{Completed, Diverged, Intent, Listed, Record, Words};
+use crate::wire::refusal::Again;
 
 /// The record's members under the names the documentation has.
 pub(super) fn of(record: &Record) -> Value {
@@ -24,24 +25,25 @@ pub(super) fn of(record: &Record) -> Value {
             json!({ "step": step.number(), "try": tried, "at": at.to_string() })
         }
         Record::Completed(completed) => answered(completed),
-        Record::Failed { step, tried, class, status, not_sent, detail, at, not_executed } => json!({
-            "step": step.number(),
-            "try": tried,
-            "class": class.as_str(),
-            "status": status,
-            "not_sent": not_sent,
-            "not_executed": not_executed,
-            "detail": detail,
-            "at": at.to_string(),
-        }),
-        Record::Refused { step, attempt, exact, operation, code, at } => json!({
-            "step": step.map(|step| step.number()),
-            "attempt": attempt.number(),
-            "exact": exact.to_string(),
-            "operation": operation,
-            "code": code,
-            "at": at.to_string(),
-        }),
+        Record::Failed { step, tried, class, status, not_sent, detail, at, not_executed, answer, words } => {
+            json!({
+                "step": step.number(),
+                "try": tried,
+                "class": class.as_str(),
+                "status": status,
+                "not_sent": not_sent,
+                "not_executed": not_executed,
+                "detail": detail,
+                "headers": answer.as_ref().map(|answer| headers(&answer.headers)),
+                "body": answer.as_ref().map(|answer| answer.body.to_string()),
+                "body_len": answer.as_ref().map(|answer| answer.body_len),
+                "words": words.as_ref().map(told),
+                "at": at.to_string(),
+            })
+        }
+        Record::Refused { .. } | Record::RefusalDelivered { .. } | Record::ToldAgain { .. } => {
+            setback(record)
+        }
         Record::InDoubt { step, cause, at } => {
             json!({ "step": step.number(), "cause": cause, "at": at.to_string() })
         }
@@ -61,6 +63,29 @@ pub(super) fn of(record: &Record) -> Value {
             "by": by,
             "at": at.to_string(),
         }),
+    }
+}
+
+/// A refusal, and what became of telling it.
+fn setback(record: &Record) -> Value {
+    if let Record::Refused { step, attempt, exact, operation, code, at, words } = record {
+        json!({
+            "step": step.map(StepIndex::number),
+            "attempt": attempt.number(),
+            "exact": exact.to_string(),
+            "operation": operation,
+            "code": code,
+            "words": words.as_ref().map(told),
+            "at": at.to_string(),
+        })
+    } else if let Record::RefusalDelivered { step, attempt, exact } = record {
+        let step = step.map(StepIndex::number);
+        json!({ "step": step, "attempt": attempt.number(), "exact": exact.to_string() })
+    } else if let Record::ToldAgain { step, attempt, exact, at } = record {
+        let (step, at) = (step.map(StepIndex::number), at.to_string());
+        json!({ "step": step, "attempt": attempt.number(), "exact": exact.to_string(), "at": at })
+    } else {
+        Value::Null
     }
 }
 
@@ -144,5 +169,16 @@ fn usage(usage: &Usage) -> Value {
         "cache_read": usage.cache_read,
         "cache_write": usage.cache_write,
         "reasoning": usage.reasoning,
+    })
+}
+
+/// A refusal in the words that the agent was told.
+fn told(words: &Words) -> Value {
+    json!({
+        "status": words.status,
+        "code": words.code,
+        "message": words.message,
+        "is_safe_to_retry": words.again != Again::Harmful,
+        "retry_after_s": words.retry_after_s,
     })
 }

@@ -19,6 +19,7 @@ use crate::wire::refusal::Refusal;
 use super::announced;
 use super::open::Slot;
 use super::recall::Question;
+use super::setback;
 
 /// How long an effect waits for the recorded steps that have not been asked for: agents that do several things at
 /// once ask in any order.
@@ -37,6 +38,8 @@ pub(super) enum Judged {
     GoOn,
     /// Something may have changed: look again which step the call is.
     AskAgain,
+    /// And that is recorded.
+    Refused(Refusal),
 }
 
 /// Whether a call that no recorded step answers may begin a step of its own.
@@ -65,8 +68,7 @@ pub(super) async fn judge(
         return Ok(Judged::GoOn);
     }
     let found = compare(question, left_out.expected).await;
-    let refusal = told(question, left_out, found, refuses);
-    refusal.map_or(Ok(Judged::GoOn), Err)
+    Ok(told(question, left_out, found, refuses).map_or(Judged::GoOn, Judged::Refused))
 }
 
 /// What the agent has left out, so far as it counts for this call.
@@ -178,14 +180,7 @@ fn told(
         refused: refuses,
         at,
     });
-    let refused = refusal.as_ref().map(|refusal| Record::Refused {
-        step: None,
-        attempt: enrolled.attempt,
-        exact: question.asked.exact,
-        operation: call.inspected.operation.name.to_string(),
-        code: refusal.code.to_string(),
-        at,
-    });
+    let refused = refusal.as_ref().map(|refusal| setback::refused(question, None, refusal));
     tracing::warn!(
         workflow = %enrolled.run.key, attempt = %enrolled.attempt, operation = %call.inspected.operation.name,
         refused = refuses, "the restarted agent has gone another way than the recorded run"

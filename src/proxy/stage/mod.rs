@@ -15,3 +15,4 @@ pub(crate) mod repetition;
 pub(crate) mod respond;
 pub(crate) mod route;
 pub(crate) mod session;
+pub(crate) mod setback;

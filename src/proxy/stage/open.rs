@@ -107,6 +107,9 @@ impl Slot {
             .map_err(|error| refusal::journal(&error))?;
         let feed = Arc::new(Feed::default());
         state.running.insert(step, Arc::clone(&feed));
+        if let Some(live) = &mut state.attempt {
+            live.failed.remove(&step);
+        }
         let served = recall::serve(&mut state, &self.enrolled, step);
         repetition::note(&mut state, call, asked.class);
         let billed = self.again.as_ref().is_some_and(|again| again.kind == CallKind::Llm && !again.cleared);

@@ -12,14 +12,16 @@ use crate::proxy::call::Call;
 use crate::proxy::feed::Feed;
 use crate::proxy::refusal;
 use crate::proxy::run::{ExchangeGuard, ExchangeMark, Run, RunState};
+use crate::proxy::setbacks::Setback;
 use crate::proxy::sidecar::Sidecar;
 use crate::replay::cursor::{self, Candidate, Decision, Exchange};
+use crate::replay::setback::Subject;
 use crate::wire::refusal::Refusal;
 
 use super::divergence::{self, Judged, Patience};
 use super::enroll::Enrolled;
 use super::open::Slot;
-use super::repetition;
+use super::{repetition, setback};
 
 /// How long a new effect waits for an equal one's exchange to close before it counts as meant twice.
 const EQUAL_EFFECT_WAIT: Duration = Duration::from_millis(50);
@@ -44,6 +46,10 @@ pub(crate) enum Recall {
     InFlight { served: Served, feed: Arc<Feed> },
     /// It has to be sent.
     Fresh(Slot),
+    /// It is refused, and that is recorded.
+    Refused { refusal: Refusal, step: Option<StepIndex> },
+    /// An earlier attempt was told this, and went on from it.
+    SetBack { setback: Setback, step: Option<StepIndex> },
 }
 
 /// A call of this kind and class, with its fingerprints.
@@ -65,7 +71,7 @@ pub(super) struct Question<'a> {
     pub(super) asked: &'a Asked,
 }
 
-/// Finds the step. In doubt and unreadable steps end in a refusal.
+/// Finds the step.
 pub(crate) async fn step(
     sidecar: &Sidecar,
     enrolled: &Enrolled,
@@ -83,6 +89,7 @@ pub(crate) async fn step(
                 Some(_) | None => match divergence::judge(&question, &slot, &mut patience).await? {
                     Judged::GoOn => return Ok(Recall::Fresh(slot)),
                     Judged::AskAgain => continue,
+                    Judged::Refused(refusal) => return Ok(Recall::Refused { refusal, step: None }),
                 },
             },
         };
@@ -106,14 +113,20 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
     let run = &enrolled.run;
     let mut state = run.state.lock();
     check_attempt(&state, enrolled)?;
+    setback::look_up(question, &mut state)?;
     let found = look_up(question, &state)?;
     match found.decision {
         Decision::Abandoned(step) => {
             let (operation, upstream) = (&call.inspected.operation.name, call.upstream.name.as_str());
             let refusal = refusal::abandoned(step, operation, upstream);
-            Err(refuse(question, &mut state, refusal, step, None))
+            Ok(Decided::Recall(refuse(question, &mut state, refusal, step, None)))
         }
-        Decision::InDoubt(step) => Err(doubt(question, &mut state, &found, step)),
+        Decision::InDoubt(step) => Ok(Decided::Recall(doubt(question, &mut state, &found, step))),
+        Decision::TellAgain(step) => {
+            let setback = setback::take(question, &mut state, Subject::Step(step))?;
+            let setback = setback.ok_or_else(refusal::internal)?;
+            Ok(Decided::Recall(Recall::SetBack { setback, step: Some(step) }))
+        }
         Decision::Replay(step) => {
             let repeated = found.summaries.len() > 1 || asked.class == EffectClass::Effect;
             let ticket = use_step(sidecar, &mut state, enrolled, step, repeated)?;
@@ -134,7 +147,12 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
             Ok(Decided::New { slot: Slot::new(enrolled, again, found.summaries.len()), rival: None })
         }
         Decision::New => {
-            repetition::check(sidecar, &mut state, enrolled, call, asked)?;
+            if let Some(setback) = setback::take(question, &mut state, Subject::Call(asked.exact))? {
+                return Ok(Decided::Recall(Recall::SetBack { setback, step: None }));
+            }
+            if let Some(refusal) = repetition::check(question, &mut state)? {
+                return Ok(Decided::Recall(Recall::Refused { refusal, step: None }));
+            }
             let slot = Slot::new(enrolled, None, found.summaries.len());
             Ok(Decided::New { slot, rival: open_rival(&state, &found.summaries) })
         }
@@ -206,6 +224,7 @@ fn candidate(
         cleared: summary.cleared,
         may_repeat: summary.keyed || takes_repeats,
         running: state.running.contains_key(&summary.step),
+        gone_on: setback::is_left(state, Subject::Step(summary.step)),
         used,
     })
 }
@@ -266,7 +285,7 @@ fn open_rival(state: &RunState, summaries: &[StepSummary]) -> Option<Arc<Exchang
 }
 
 /// Refuses a step in doubt, and says in the journal that it is.
-fn doubt(question: &Question<'_>, state: &mut RunState, found: &Found, step: StepIndex) -> Refusal {
+fn doubt(question: &Question<'_>, state: &mut RunState, found: &Found, step: StepIndex) -> Recall {
     let call = question.call;
     let refusal = refusal::in_doubt(step, &call.inspected.operation.name, call.upstream.name.as_str());
     let known =
@@ -276,25 +295,18 @@ fn doubt(question: &Question<'_>, state: &mut RunState, found: &Found, step: Ste
     refuse(question, state, refusal, step, doubt)
 }
 
-/// Records that the call of a known step was refused, after what else there is to say; hands the refusal on.
+/// Records that the call of a known step is refused, after what else there is to say.
 fn refuse(
     question: &Question<'_>,
     state: &mut RunState,
     refusal: Refusal,
     step: StepIndex,
     first: Option<Record>,
-) -> Refusal {
+) -> Recall {
     let (sidecar, enrolled) = (question.sidecar, question.enrolled);
-    let refused = Record::Refused {
-        step: Some(step),
-        attempt: enrolled.attempt,
-        exact: question.asked.exact,
-        operation: question.call.inspected.operation.name.to_string(),
-        code: refusal.code.to_string(),
-        at: sidecar.clock.now(),
-    };
+    let refused = setback::refused(question, Some(step), &refusal);
     let batch = Batch { records: state.with_notes(first.into_iter().chain([refused])), bodies: Vec::new() };
     // The refusal stands whether or not it can be recorded.
     _ = sidecar.journal.commit(&enrolled.run.key, sidecar.journal.epoch(), batch, Urgency::Ride);
-    refusal
+    Recall::Refused { refusal, step: Some(step) }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Response};
 
-use crate::journal::{self, Batch, Body, Completed, Record, Ticket, Urgency};
+use crate::journal::{self, Batch, Body, Completed, FailedAnswer, Record, Ticket, Urgency, Words};
 use crate::model::{
     CallKind, EffectClass, FailureClass, InDoubt, KeyPlace, Source, StepIndex, StepState, Usage,
 };
@@ -14,6 +14,7 @@ use crate::proxy::feed::Feed;
 use crate::proxy::headers;
 use crate::proxy::refusal;
 use crate::proxy::run::Run;
+use crate::proxy::setbacks;
 use crate::proxy::sidecar::{JournalUnavailable, Sidecar};
 use crate::telemetry::event::StepEvent;
 use crate::upstream;
@@ -131,6 +132,17 @@ impl Drop for Ends<'_> {
         // Only now may an equal request be answered from the journal instead of joining.
         self.run.state.lock().running.remove(&self.step);
     }
+}
+
+/// The answer that the agent is given although it is no result.
+fn failed_answer(fetched: &Fetched, body: Body) -> (FailedAnswer, Body) {
+    let answer = FailedAnswer {
+        status: fetched.start.status.as_u16(),
+        headers: headers::recorded(&fetched.start.headers),
+        body: body.hash,
+        body_len: body.bytes.len() as u64,
+    };
+    (answer, body)
 }
 
 /// A try that came to nothing.
@@ -255,7 +267,9 @@ impl Work<'_> {
         };
         match failure {
             Some(failure) => {
-                let state = self.note_failure(failure).await;
+                let answer = fetched.recorded.clone().map(|body| failed_answer(&fetched, Body::whole(body)));
+                let doubt = self.leaves_doubt(&failure);
+                let state = self.note_failure(failure, doubt, answer, None).await;
                 self.release(fetched);
                 Told::only(state)
             }
@@ -346,30 +360,51 @@ impl Work<'_> {
         );
         let said = refusal::upstream_failed(&self.call.upstream.name, &error);
         let upstream::Error { class, not_sent, detail, .. } = error;
-        let state = self.note_failure(Failure { class, status: None, not_sent, detail }).await;
+        let failure = Failure { class, status: None, not_sent, detail };
+        let doubt = self.leaves_doubt(&failure);
+        let said = if doubt { self.in_doubt() } else { said };
+        let words = (!resumable).then(|| setbacks::words(&said));
+        let state = self.note_failure(failure, doubt, None, words).await;
         if resumable {
             self.feed.complete();
             return Told::only(state);
         }
-        let said = if state == StepState::InDoubt { self.in_doubt() } else { said };
         let last_words = refusal::last_words(&said, &self.call.inspected, self.call.upstream.dialect);
         self.feed.break_off(said, last_words);
         Told::only(state)
     }
 
-    /// Records a failed try; an effect that may have happened becomes in doubt, durably, before anybody
-    /// learns of the failure.
-    async fn note_failure(&self, failure: Failure) -> StepState {
+    /// What the tool's rule says of the status: whether it proves that nothing was carried out.
+    fn not_executed(&self, failure: &Failure) -> Option<bool> {
+        let statuses = self.call.rule.as_deref().and_then(|rule| rule.not_executed.as_ref());
+        statuses.zip(failure.status).map(|(statuses, status)| statuses.contains(&status))
+    }
+
+    /// Whether an effect may have happened that must not be repeated.
+    fn leaves_doubt(&self, failure: &Failure) -> bool {
+        let by_default = failure.status.is_some_and(status::is_not_executed);
+        let executed = !failure.not_sent && !self.not_executed(failure).unwrap_or(by_default);
+        let takes_repeats = self.call.rule.as_deref().is_some_and(|rule| rule.in_doubt == InDoubt::Retry);
+        executed && self.asked.class == EffectClass::Effect && !self.is_keyed && !takes_repeats
+    }
+
+    /// Records a failed try and what the agent is told of it; an effect that may have happened becomes in
+    /// doubt, durably, before anybody learns of the failure.
+    async fn note_failure(
+        &self,
+        failure: Failure,
+        doubt: bool,
+        answer: Option<(FailedAnswer, Body)>,
+        words: Option<Words>,
+    ) -> StepState {
         self.sidecar.metrics.upstream_failure(failure.class);
         let at = self.sidecar.clock.now();
-        let rule = self.call.rule.as_deref();
-        let statuses = rule.and_then(|rule| rule.not_executed.as_ref());
-        let not_executed = statuses.zip(failure.status).map(|(statuses, status)| statuses.contains(&status));
-        let rejected = not_executed.unwrap_or(failure.status.is_some_and(status::is_not_executed));
-        let executed = !failure.not_sent && !rejected;
-        let may_repeat = self.is_keyed || rule.is_some_and(|rule| rule.in_doubt == InDoubt::Retry);
-        let doubt = executed && self.asked.class == EffectClass::Effect && !may_repeat;
+        let not_executed = self.not_executed(&failure);
         let cause = failure.detail.clone();
+        let (answer, body) = answer.unzip();
+        if let Some(live) = &mut self.run.state.lock().attempt {
+            live.failed.insert(self.step);
+        }
         let failed = Record::Failed {
             step: self.step,
             tried: self.tried,
@@ -379,9 +414,12 @@ impl Work<'_> {
             detail: failure.detail,
             at,
             not_executed,
+            answer,
+            words,
         };
         let in_doubt = doubt.then_some(Record::InDoubt { step: self.step, cause, at });
-        let batch = Batch { records: [failed].into_iter().chain(in_doubt).collect(), bodies: Vec::new() };
+        let records = [failed].into_iter().chain(in_doubt).collect();
+        let batch = Batch { records, bodies: body.into_iter().collect() };
         let urgency = if self.asked.class == EffectClass::Effect { Urgency::Now } else { Urgency::Ride };
         // A failure that cannot be recorded leaves an open intent, which is in doubt for an effect as well.
         if let Err(error) = self.commit(batch, urgency).await {

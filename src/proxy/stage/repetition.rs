@@ -14,22 +14,18 @@ use crate::proxy::sidecar::Sidecar;
 use crate::wire::refusal::Refusal;
 
 use super::enroll::Enrolled;
-use super::recall::Asked;
+use super::recall::Question;
+use super::setback;
 
 type Tool = (UpstreamName, Arc<str>);
 
-/// Refuses a new effect that may be a repetition.
-pub(super) fn check(
-    sidecar: &Sidecar,
-    state: &mut RunState,
-    enrolled: &Enrolled,
-    call: &Call,
-    asked: &Asked,
-) -> Result<(), Refusal> {
-    let Some(live) = &mut state.attempt else { return Ok(()) };
+/// Refuses a new effect that may be a repetition, and records that it did.
+pub(super) fn check(question: &Question<'_>, state: &mut RunState) -> Result<Option<Refusal>, Refusal> {
+    let Question { sidecar, enrolled, call, asked } = *question;
+    let Some(live) = &mut state.attempt else { return Ok(None) };
     let is_meant = call.rule.as_ref().is_some_and(|rule| rule.repeats);
     if asked.class != EffectClass::Effect || is_meant || enrolled.is_told_apart || !live.was_alone {
-        return Ok(());
+        return Ok(None);
     }
     let used = match &live.tools {
         Some(tools) => tools.contains(&tool(call)),
@@ -38,7 +34,7 @@ pub(super) fn check(
             live.tools.insert(tools).contains(&tool(call))
         }
     };
-    if used { Err(refuse(sidecar, enrolled, call, asked)) } else { Ok(()) }
+    Ok(used.then(|| refuse(question)))
 }
 
 /// An effect of the attempt begins, or is served again.
@@ -75,16 +71,10 @@ fn served_again(record: &Record, by: AttemptId) -> Option<StepIndex> {
     }
 }
 
-fn refuse(sidecar: &Sidecar, enrolled: &Enrolled, call: &Call, asked: &Asked) -> Refusal {
+fn refuse(question: &Question<'_>) -> Refusal {
+    let Question { sidecar, enrolled, call, .. } = *question;
     let refusal = refusal::attempt_unknown(&call.inspected.operation.name, call.upstream.name.as_str());
-    let refused = Record::Refused {
-        step: None,
-        attempt: enrolled.attempt,
-        exact: asked.exact,
-        operation: call.inspected.operation.name.to_string(),
-        code: refusal.code.to_string(),
-        at: sidecar.clock.now(),
-    };
+    let refused = setback::refused(question, None, &refusal);
     // The refusal stands whether or not it can be recorded.
     _ = sidecar.journal.commit(
         &enrolled.run.key,

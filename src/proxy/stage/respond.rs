@@ -8,17 +8,19 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 
 use crate::journal::{Completed, Record, Ticket};
-use crate::model::{CallKind, Dialect, Source, StepState};
+use crate::model::{BodyHash, CallKind, Dialect, Fingerprint, Source, StepIndex, StepState};
 use crate::proxy::body::{AgentBody, AtEnd, FeedBody, WholeBody};
 use crate::proxy::call::Call;
 use crate::proxy::feed::{Feed, Reader};
 use crate::proxy::headers::{self, Said};
-use crate::proxy::refusal;
+use crate::proxy::refusal::{self, Asker};
+use crate::proxy::setbacks::Setback;
 use crate::proxy::sidecar::Sidecar;
 use crate::telemetry::event::StepEvent;
 use crate::wire::mcp::{self, Served as Framing};
 use crate::wire::refusal::Refusal;
 
+use super::enroll::Enrolled;
 use super::fetch;
 use super::order;
 use super::recall::Served;
@@ -38,7 +40,7 @@ pub(crate) async fn replayed(
     if completed.body_dropped {
         return Err(refusal::not_recorded(served.step));
     }
-    let body = stored(sidecar, &completed).await?;
+    let body = stored(sidecar, completed.body, completed.body_len).await?;
     let mut headers = headers::restored(&completed.headers);
     let body = match call.upstream.dialect {
         Dialect::Mcp => readdressed(&body, call, &headers),
@@ -94,7 +96,14 @@ pub(crate) async fn running(
     source: Source,
     call: &Call,
 ) -> Result<Departure, Refusal> {
-    let start = reader.start().await?;
+    let start = match reader.start().await {
+        Ok(start) => start,
+        Err(refusal) => {
+            sidecar.metrics.refusal(&refusal.code);
+            let at_end = at_end(sidecar, served, call);
+            return Ok(refusal::depart(&refusal, &Asker::of(call), Some(at_end)));
+        }
+    };
     let bodiless = fetch::is_bodiless(call, &start);
     let mut headers = start.headers;
     say(&mut headers, &served, source);
@@ -111,6 +120,65 @@ pub(crate) async fn running(
     Ok(departure)
 }
 
+/// Refuses a call, which is recorded already; when the agent has been told, that is recorded as well.
+pub(crate) fn refused(
+    sidecar: &Arc<Sidecar>,
+    enrolled: &Enrolled,
+    call: &Call,
+    (refusal, step): (&Refusal, Option<StepIndex>),
+    exact: Fingerprint,
+) -> Departure {
+    sidecar.metrics.refusal(&refusal.code);
+    let (sidecar, run, attempt) = (Arc::clone(sidecar), Arc::clone(&enrolled.run), enrolled.attempt);
+    // When it is handed over, not when it is written: what the agent does next must come behind it.
+    let told: AtEnd = Box::new(move || sidecar.note(&run, Record::RefusalDelivered { step, attempt, exact }));
+    refusal::depart(refusal, &Asker::of(call), Some(told))
+}
+
+/// Tells again what an earlier attempt was told and went on from.
+pub(crate) async fn set_back(
+    sidecar: &Arc<Sidecar>,
+    enrolled: &Enrolled,
+    call: &Call,
+    setback: Setback,
+    step: Option<StepIndex>,
+) -> Result<Departure, Refusal> {
+    let from = sidecar.clock.now();
+    let mut departure = match setback {
+        Setback::Refusal(refusal) => refusal::depart(&refusal, &Asker::of(call), None),
+        Setback::Answer(answer) => {
+            let body = stored(sidecar, answer.body, answer.body_len).await?;
+            let body = match call.rpc_id() {
+                Some(id) if mcp::is_message(&body) => mcp::replay(&body, id, Framing::Json),
+                Some(_) | None => body,
+            };
+            let mut headers = headers::restored(&answer.headers);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            let mut departure = Response::new(WholeBody::new(body, None).boxed_unsync());
+            *departure.status_mut() = StatusCode::from_u16(answer.status).map_err(|_| refusal::internal())?;
+            *departure.headers_mut() = headers;
+            departure
+        }
+    };
+    let said = Said {
+        workflow: &enrolled.run.key.workflow,
+        attempt: enrolled.attempt,
+        reason: enrolled.reason,
+        step,
+        source: Source::Replay,
+    };
+    headers::say(departure.headers_mut(), &said);
+    sidecar.metrics.step(&StepEvent {
+        kind: kind(call),
+        source: Source::Replay,
+        state: if step.is_some() { StepState::Failed } else { StepState::Refused },
+        usage: None,
+        usage_missing: false,
+        duration_ms: sidecar.clock.now().since_ms(from),
+    });
+    Ok(departure)
+}
+
 /// Waits for a running step to end, for a caller that cannot be given its bytes as they are.
 pub(crate) async fn settled(sidecar: &Sidecar, feed: &Arc<Feed>) {
     Reader::of_the_end(Arc::clone(feed), Arc::clone(&sidecar.clock)).settled().await;
@@ -122,11 +190,11 @@ fn recorded(sidecar: &Sidecar, served: &Served) -> Result<Completed, Refusal> {
     step.and_then(|step| step.completed).ok_or_else(refusal::internal)
 }
 
-async fn stored(sidecar: &Arc<Sidecar>, completed: &Completed) -> Result<Bytes, Refusal> {
-    if completed.body_len == 0 {
+async fn stored(sidecar: &Arc<Sidecar>, hash: BodyHash, len: u64) -> Result<Bytes, Refusal> {
+    if len == 0 {
         return Ok(Bytes::new());
     }
-    let (journal, hash) = (Arc::clone(&sidecar.journal), completed.body);
+    let journal = Arc::clone(&sidecar.journal);
     let read = tokio::task::spawn_blocking(move || journal.body(&hash)).await;
     read.map_err(|_| refusal::internal())?.map_err(|error| refusal::journal(&error))
 }
@@ -154,14 +222,29 @@ fn say(headers: &mut HeaderMap, served: &Served, source: Source) {
 fn at_end(sidecar: &Arc<Sidecar>, served: Served, call: &Call) -> AtEnd {
     let handed = Arc::clone(call.connection.handed());
     let mark = Arc::clone(&served.guard.0);
-    let delivered = delivered(Arc::clone(sidecar), served);
+    let sidecar = Arc::clone(sidecar);
     Box::new(move || {
         mark.handed();
-        handed.add(delivered);
+        let is_told = told_of_failure(&sidecar, &served);
+        handed.add(delivered(sidecar, served, is_told));
     })
 }
 
-fn delivered(sidecar: Arc<Sidecar>, served: Served) -> AtEnd {
+/// A failure counts as told when it is handed over: what the agent does next must come behind it in the journal.
+/// One that is lost on its way is asked for again, and then it counts no longer.
+fn told_of_failure(sidecar: &Sidecar, served: &Served) -> bool {
+    let failed = {
+        let mut state = served.run.state.lock();
+        let live = state.attempt.as_mut().filter(|live| live.id == served.attempt);
+        live.is_some_and(|live| live.failed.remove(&served.step))
+    };
+    if failed {
+        sidecar.note(&served.run, Record::Delivered { step: served.step, attempt: served.attempt });
+    }
+    failed
+}
+
+fn delivered(sidecar: Arc<Sidecar>, served: Served, is_noted: bool) -> AtEnd {
     Box::new(move || {
         served.guard.0.delivered();
         if let Some(live) = served.run.state.lock().attempt.as_mut().filter(|live| live.id == served.attempt)
@@ -175,6 +258,8 @@ fn delivered(sidecar: Arc<Sidecar>, served: Served) -> AtEnd {
                 return;
             }
         }
-        sidecar.note(&served.run, Record::Delivered { step: served.step, attempt: served.attempt });
+        if !is_noted {
+            sidecar.note(&served.run, Record::Delivered { step: served.step, attempt: served.attempt });
+        }
     })
 }

@@ -34,6 +34,11 @@ pub fn replay(recorded: &[u8], id: &str, served: Served) -> Bytes {
     }
 }
 
+/// Whether `body` is one JSON-RPC message, and not an error page in front of the server.
+pub fn is_message(body: &[u8]) -> bool {
+    Tape::parse_shallow(body, 2).is_ok_and(|tape| tape.root(body).get("jsonrpc").is_some())
+}
+
 fn readdress(recorded: &[u8], id: &str) -> Vec<u8> {
     let edit = || -> Option<Edit> {
         let tape = Tape::parse_shallow(recorded, 2).ok()?;
