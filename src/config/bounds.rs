@@ -30,6 +30,11 @@ pub(super) const SEGMENT_MIB: Bound = bound(8, 1, 256);
 pub(super) const CONNECT_TIMEOUT_S: Bound = bound(10, 1, 300);
 /// A model may think for minutes before its first byte; the OpenAI and Anthropic clients wait ten.
 pub(super) const UPSTREAM_IDLE_TIMEOUT_S: Bound = bound(600, 1, DAY_S);
+/// Shorter than clients wait for an answer: ten minutes the OpenAI and Anthropic clients, one minute many MCP clients.
+pub(super) const HOLD_S: Bound = bound(50, 1, DAY_S);
+/// A request that was sent when its connection broke may still be carried out a while later.
+pub(super) const SETTLE_S: Bound = bound(60, 0, DAY_S);
+
 pub(super) const DRAIN_S: Bound = bound(300, 0, DAY_S);
 
 /// Within the 30 seconds that Kubernetes leaves between SIGTERM and SIGKILL.

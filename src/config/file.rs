@@ -180,10 +180,16 @@ pub(super) struct Tool {
     pub(super) idempotency_key: Field<IdempotencyKey>,
     /// HTTP statuses by which it says that it has not carried the call out. Default: 401, 403, 407 and 429.
     pub(super) not_executed: Field<Vec<Field<u64>>>,
+    /// A call of another tool that tells whether a call of this one, whose outcome is unknown, has happened.
+    pub(super) probe: Field<Probe>,
     /// What happens to a call that may have happened when it is asked for again: `refuse` refuses it until
-    /// somebody resolves it, `retry` sends it again. Default: refuse.
+    /// somebody resolves it, `hold` lets it wait for that for `hold_s`, `retry` sends it again. Default: refuse.
     #[schemars(extend("default" = "refuse"))]
     pub(super) in_doubt: Field<InDoubt>,
+    /// Seconds for which `in_doubt: hold` keeps a call waiting before it is refused.
+    #[schemars(range(min = bounds::HOLD_S.min, max = bounds::HOLD_S.max))]
+    #[schemars(extend("default" = bounds::HOLD_S.default))]
+    pub(super) hold_s: Field<u64>,
     /// Where a restart of the agent cannot be seen, a second equal kind of effect is refused, since it may be
     /// the first one asked for again. `allow` lets it pass. Default: refuse.
     #[schemars(extend("default" = "refuse"))]
@@ -198,6 +204,30 @@ pub(super) struct IdempotencyKey {
     pub(super) argument: Field<String>,
     /// Name of a header, such as Idempotency-Key.
     pub(super) header: Field<String>,
+}
+
+/// A call that tells whether another one has happened, and does nothing itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Probe {
+    /// The tool that is called, of the same upstream. Of an `http` upstream it is one of `tools` with method GET:
+    /// its arguments fill its path first, and its query with the rest.
+    pub(super) tool: Field<String>,
+    /// What it is called with: `$.invoice_id` for an argument of the call in question, any other text for
+    /// itself.
+    pub(super) arguments: Field<BTreeMap<Key, Field<String>>>,
+    /// JSON pointer into its answer. There `true`, a number but 0, a text, a list or an object that is not empty
+    /// say that it has happened; `false`, `null`, 0 and what is empty say that it has not. Anything else says
+    /// nothing.
+    pub(super) happened: Field<String>,
+    /// JSON pointer to the part of its answer that the agent gets in place of the answer that was lost. Default:
+    /// all of it.
+    pub(super) answer: Field<String>,
+    /// Seconds after the call was sent before which its not having happened is not believed: it may be on its
+    /// way.
+    #[schemars(range(min = bounds::SETTLE_S.min, max = bounds::SETTLE_S.max))]
+    #[schemars(extend("default" = bounds::SETTLE_S.default))]
+    pub(super) settle_s: Field<u64>,
 }
 
 /// The method of an HTTP tool's calls.
@@ -227,6 +257,7 @@ pub(super) enum Class {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(super) enum InDoubt {
+    Hold,
     Refuse,
     Retry,
 }

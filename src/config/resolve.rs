@@ -90,7 +90,7 @@ fn bounded(key: &str, field: &Field<u64>, bound: Bound, problems: &mut Vec<Probl
     bound.default
 }
 
-fn seconds(key: &str, field: &Field<u64>, bound: Bound, problems: &mut Vec<Problem>) -> Duration {
+pub(super) fn seconds(key: &str, field: &Field<u64>, bound: Bound, problems: &mut Vec<Problem>) -> Duration {
     Duration::from_secs(bounded(key, field, bound, problems))
 }
 

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use super::bounds;
 use super::de::{Field, Key};
 use super::file;
 use super::report::Problem;
+use super::resolve::seconds;
 use super::settings::Tool;
 use super::tree::Span;
 use crate::diag::Code;
 use crate::model::{Dialect, EffectClass, InDoubt, KeyPlace, Pointer, ToolRule};
 use crate::route::PathTemplate;
+
+mod probe;
 
 /// Statuses that a tool can answer with.
 const STATUSES: std::ops::RangeInclusive<u64> = 400..=599;
@@ -30,7 +34,7 @@ pub(super) fn tools(
     for (key, tool) in tools {
         let Some(tool) = tool.value() else { continue };
         let route = dialect.and_then(|dialect| route(key, tool, dialect, problems));
-        let rule = rule(key, tool, dialect, problems);
+        let rule = rule(key, tool, (dialect, tools), problems);
         found.insert(key.text.clone(), Tool { route, rule });
     }
     found
@@ -75,7 +79,12 @@ fn route(
     Some((method.to_owned(), template?))
 }
 
-fn rule(key: &Key, tool: &file::Tool, dialect: Option<Dialect>, problems: &mut Vec<Problem>) -> ToolRule {
+fn rule(
+    key: &Key,
+    tool: &file::Tool,
+    (dialect, tools): (Option<Dialect>, &BTreeMap<Key, Field<file::Tool>>),
+    problems: &mut Vec<Problem>,
+) -> ToolRule {
     let class = tool.effect.value().map(|effect| match effect {
         file::Class::Effect => EffectClass::Effect,
         file::Class::Idempotent => EffectClass::Idempotent,
@@ -110,12 +119,27 @@ fn rule(key: &Key, tool: &file::Tool, dialect: Option<Dialect>, problems: &mut V
         identity,
         key: key_place,
         not_executed,
-        in_doubt: match tool.in_doubt.value() {
-            Some(file::InDoubt::Refuse) | None => InDoubt::Refuse,
-            Some(file::InDoubt::Retry) => InDoubt::Retry,
-        },
+        in_doubt: in_doubt(tool, problems),
+        probe: tool
+            .probe
+            .get()
+            .and_then(|(given, span)| probe::read(given, &span, (dialect, tools), problems)),
         repeats: matches!(tool.repeat.value(), Some(file::Repeat::Allow)),
     }
+}
+
+fn in_doubt(tool: &file::Tool, problems: &mut Vec<Problem>) -> InDoubt {
+    let hold = seconds("hold_s", &tool.hold_s, bounds::HOLD_S, problems);
+    let in_doubt = match tool.in_doubt.value() {
+        Some(file::InDoubt::Hold) => return InDoubt::Hold(hold),
+        Some(file::InDoubt::Refuse) | None => InDoubt::Refuse,
+        Some(file::InDoubt::Retry) => InDoubt::Retry,
+    };
+    if let Some((_, span)) = tool.hold_s.get() {
+        let problem = Problem::new(Code::BadTool, "`hold_s` belongs to `in_doubt: hold`");
+        problems.push(problem.at(span, "never used").help("add `in_doubt: hold`, or leave it away"));
+    }
+    in_doubt
 }
 
 fn pointer(field: &Field<String>, problems: &mut Vec<Problem>) -> Option<Pointer> {

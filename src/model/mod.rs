@@ -17,5 +17,5 @@ pub use step::{AttemptReason, FailureClass, Resolution, Source, StepState};
 #[cfg(test)]
 pub(crate) use time::TestClock;
 pub use time::{Clock, Timestamp};
-pub use tool::{BadPointer, InDoubt, KeyPlace, Pointer, ToolRule};
+pub use tool::{BadPointer, InDoubt, KeyPlace, Pointer, Probe, ProbeArgument, ToolRule};
 pub use usage::Usage;

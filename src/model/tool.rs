@@ -2,6 +2,7 @@
 //! it can be asked twice safely. Says nothing about where the tool is.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::EffectClass;
 
@@ -65,9 +66,35 @@ pub enum KeyPlace {
     Header(String),
 }
 
+/// A call that tells whether an effect of the tool has happened, and does nothing itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// A tool of the same upstream.
+    pub tool: String,
+    /// What it is called with.
+    pub arguments: Vec<(String, ProbeArgument)>,
+    /// Where its answer says so.
+    pub happened: Pointer,
+    /// The part of its answer that the agent gets in place of the lost one; `None`: all of it.
+    pub answer: Option<Pointer>,
+    /// How long after the effect was sent a "no" may still be wrong: it may be on its way.
+    pub settle: Duration,
+}
+
+/// One argument of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeArgument {
+    /// The same as this argument of the effect.
+    Of(Pointer),
+    /// This text.
+    Text(String),
+}
+
 /// What becomes of an effect that may have happened, when it is asked for again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InDoubt {
+    /// The call waits so long for somebody to resolve it; then it is refused.
+    Hold(Duration),
     /// It is refused until somebody resolves it.
     #[default]
     Refuse,
@@ -87,6 +114,8 @@ pub struct ToolRule {
     /// Statuses that prove that a call was not carried out; `None`: 401, 403, 407, 429.
     pub not_executed: Option<Vec<u16>>,
     pub in_doubt: InDoubt,
+    /// What is asked before an effect in doubt is refused or held.
+    pub probe: Option<Probe>,
     /// The same effect twice in an attempt is meant, also where a restart of the agent would not be seen.
     pub repeats: bool,
 }

@@ -62,7 +62,9 @@ impl Sidecar {
             }
             ticket
         };
-        Ok(ticket.await?)
+        ticket.await?;
+        run.resolved.notify_waiters();
+        Ok(())
     }
 }
 

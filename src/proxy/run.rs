@@ -154,6 +154,8 @@ pub(crate) struct RunState {
 pub(crate) struct Run {
     pub(crate) key: WorkflowKey,
     pub(crate) state: Mutex<RunState>,
+    /// Somebody has resolved one of its steps.
+    pub(crate) resolved: tokio::sync::Notify,
     /// One session is opened at a time.
     pub(crate) opening_session: tokio::sync::Mutex<()>,
 }
@@ -187,6 +189,7 @@ impl Runs {
         let run = Arc::new(Run {
             key: key.clone(),
             state: Mutex::default(),
+            resolved: tokio::sync::Notify::new(),
             opening_session: tokio::sync::Mutex::default(),
         });
         runs.insert(key.clone(), Arc::clone(&run));

@@ -19,7 +19,8 @@ pub enum BadPath {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
-    Any,
+    /// Any text, under a name.
+    Any(String),
     Text(String),
 }
 
@@ -38,7 +39,9 @@ impl PathTemplate {
         let segments = path.split('/').map(|segment| {
             let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
             match name {
-                Some(name) if !name.is_empty() && !name.contains(['{', '}']) => Ok(Segment::Any),
+                Some(name) if !name.is_empty() && !name.contains(['{', '}']) => {
+                    Ok(Segment::Any(name.to_owned()))
+                }
                 None if !segment.contains(['{', '}']) => Ok(Segment::Text(segment.to_owned())),
                 Some(_) | None => Err(BadPath::Braces),
             }
@@ -51,7 +54,7 @@ impl PathTemplate {
         let Some(path) = path.strip_prefix('/') else { return false };
         let mut given = path.split('/');
         let all = self.0.iter().all(|segment| match (segment, given.next()) {
-            (Segment::Any, Some(given)) => !given.is_empty(),
+            (Segment::Any(_), Some(given)) => !given.is_empty(),
             (Segment::Text(text), Some(given)) => text == given,
             (_, None) => false,
         });
@@ -60,8 +63,43 @@ impl PathTemplate {
 
     /// More text, and text further left, goes before an open segment.
     fn rank(&self) -> Vec<bool> {
-        self.0.iter().map(|segment| *segment == Segment::Any).collect()
+        self.0.iter().map(|segment| matches!(segment, Segment::Any(_))).collect()
     }
+
+    /// The path with `values` in its open segments, and the rest of them as a query. `None`: a segment has no
+    /// value, or an empty one.
+    pub fn filled(&self, values: &[(String, String)]) -> Option<(String, Option<String>)> {
+        let mut path = String::new();
+        let mut used = Vec::new();
+        for segment in &self.0 {
+            path.push('/');
+            match segment {
+                Segment::Any(name) => {
+                    let (_, value) =
+                        values.iter().find(|(given, value)| given == name && !value.is_empty())?;
+                    path.push_str(&percent_encoded(value));
+                    used.push(name);
+                }
+                Segment::Text(text) => path.push_str(text),
+            }
+        }
+        let rest = values.iter().filter(|(name, _)| !used.contains(&name));
+        let pairs = rest.map(|(name, value)| format!("{}={}", percent_encoded(name), percent_encoded(value)));
+        let query = pairs.collect::<Vec<_>>().join("&");
+        Some((path, (!query.is_empty()).then_some(query)))
+    }
+}
+
+/// As RFC 3986 lets every text stand in a path segment or a query.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 /// An HTTP tool: a method and a path with a name.
@@ -93,6 +131,11 @@ impl Tools {
         self.named.get(name)
     }
 
+    /// The HTTP tool with this name.
+    pub fn http(&self, name: &str) -> Option<&HttpTool> {
+        self.routed.iter().find(|tool| tool.name.as_ref() == name)
+    }
+
     /// The HTTP tool that a request goes to.
     pub fn routed(&self, method: &str, path: &str) -> Option<&HttpTool> {
         self.routed.iter().find(|tool| tool.method == method && tool.path.holds(path))
@@ -106,6 +149,21 @@ mod tests {
     #[track_caller]
     fn check(template: &str, path: &str, holds: bool) {
         assert_eq!(PathTemplate::parse(template).unwrap().holds(path), holds, "{template} and {path}");
+    }
+
+    #[test]
+    fn a_template_is_filled_with_values_and_the_rest_is_asked_in_the_query() {
+        let template = PathTemplate::parse("/customers/{id}/charges").unwrap();
+        let values = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let filled = template.filled(&values(&[("id", "a/b ü"), ("invoice", "7&8"), ("all", "true")]));
+        let query = Some("invoice=7%268&all=true".to_owned());
+        assert_eq!(filled, Some(("/customers/a%2Fb%20%C3%BC/charges".to_owned(), query)));
+        let filled = template.filled(&values(&[("id", "7")]));
+        assert_eq!(filled, Some(("/customers/7/charges".to_owned(), None)));
+        assert_eq!(template.filled(&values(&[("id", "")])), None);
+        assert_eq!(template.filled(&[]), None);
     }
 
     #[test]

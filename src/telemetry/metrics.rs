@@ -22,6 +22,7 @@ pub struct Metrics {
     upstream_failures: IntCounterVec,
     commit_seconds: Histogram,
     connections: IntGauge,
+    held: IntGauge,
     running: IntGauge,
     live_workflows: IntGauge,
     ready: IntGauge,
@@ -82,6 +83,7 @@ impl Metrics {
             upstream_failures: counters("outrigger_upstream_failures_total", "Failed tries.", &["class"])?,
             commit_seconds,
             connections: gauge("outrigger_connections", "Open connections of agents.")?,
+            held: gauge("outrigger_calls_held", "Calls in doubt that wait for somebody to resolve them.")?,
             running: gauge("outrigger_steps_running", "Steps and streams at work.")?,
             live_workflows: gauge("outrigger_workflows_live", "Workflows held in memory.")?,
             ready: gauge("outrigger_ready", "1 while new steps are accepted.")?,
@@ -119,6 +121,11 @@ impl Metrics {
 
     pub fn connection_opened(&self) {
         self.connections.inc();
+    }
+
+    /// So many more calls are held, or fewer.
+    pub fn held(&self, change: i64) {
+        self.held.add(change);
     }
 
     pub fn connection_closed(&self) {

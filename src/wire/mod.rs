@@ -10,6 +10,7 @@ mod headers;
 mod llm;
 pub mod mcp;
 pub mod openai;
+pub mod probe;
 pub mod refusal;
 pub mod sse;
 pub mod status;

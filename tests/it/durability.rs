@@ -6,6 +6,7 @@ mod doubt;
 mod joins;
 mod matching;
 mod order;
+mod probes;
 mod resolved;
 mod setbacks;
 mod tools;

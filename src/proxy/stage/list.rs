@@ -10,10 +10,9 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
 
 use crate::journal::{Batch, Body, Listed, Record, Urgency};
-use crate::model::{EffectClass, Fingerprint, Source};
+use crate::model::{Fingerprint, Source};
 use crate::proxy::body::WholeBody;
 use crate::proxy::call::Call;
-use crate::proxy::feed::{Feed, Reader};
 use crate::proxy::headers::{self, Said};
 use crate::proxy::refusal;
 use crate::proxy::sidecar::Sidecar;
@@ -21,7 +20,8 @@ use crate::wire::refusal::Refusal;
 use crate::wire::status;
 
 use super::enroll::Enrolled;
-use super::fetch::{self, Broken, Fetched};
+use super::fetch::{Broken, Fetched};
+use super::look;
 use super::respond::{self, Departure};
 use super::session;
 
@@ -68,7 +68,7 @@ async fn live(
     call: &Call,
     list: &Fingerprint,
 ) -> Result<Departure, Refusal> {
-    let fetched = fetch_list(sidecar, enrolled, call).await.map_err(|broken| match broken {
+    let fetched = look::look(sidecar, &enrolled.run, call).await.map_err(|broken| match broken {
         Broken::Upstream(error) => refusal::upstream_failed(&call.upstream.name, &error),
         Broken::Cut(cut) => refusal::cut(&call.upstream.name, &cut.to_string()),
         Broken::Deserted | Broken::Stopping | Broken::Unread => refusal::stopping(),
@@ -82,23 +82,6 @@ async fn live(
         return Err(refusal::cut(&call.upstream.name, "its list is longer than what is recorded"));
     };
     Ok(depart(enrolled, fetched.start.status, fetched.start.headers, body, Source::Live))
-}
-
-async fn fetch_list(sidecar: &Arc<Sidecar>, enrolled: &Enrolled, call: &Call) -> Result<Fetched, Broken> {
-    let mut outbound = fetch::outbound(call);
-    let run = &enrolled.run;
-    let used = session::put(sidecar, run, call, &mut outbound.headers).await.map_err(Broken::Upstream)?;
-    let mut response = fetch::send(call, &mut outbound, EffectClass::Read).await.map_err(Broken::Upstream)?;
-    if session::is_dead(&response, used.as_ref()) {
-        session::renew(sidecar, run, call, used.as_ref(), &mut outbound.headers)
-            .await
-            .map_err(Broken::Upstream)?;
-        response = fetch::send(call, &mut outbound, EffectClass::Read).await.map_err(Broken::Upstream)?;
-    }
-    // A list is short and goes out in one piece; its caller counts as the reader of a feed nobody shows.
-    let feed = Arc::new(Feed::default());
-    let _waiting = Reader::of_the_end(Arc::clone(&feed), Arc::clone(&sidecar.clock));
-    fetch::read(sidecar, call, false, response, &feed).await
 }
 
 /// Records what the agent is about to be shown. Rides: a lost list is only asked for again.

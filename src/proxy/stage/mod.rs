@@ -2,10 +2,12 @@
 
 pub(crate) mod announced;
 pub(crate) mod divergence;
+pub(crate) mod doubt;
 pub(crate) mod enroll;
 pub(crate) mod fetch;
 pub(crate) mod idempotency;
 pub(crate) mod list;
+pub(crate) mod look;
 pub(crate) mod open;
 pub(crate) mod order;
 pub(crate) mod pass;

@@ -72,7 +72,7 @@ impl Slot {
     /// `Ok(None)`: another call was faster and the question must be asked again.
     pub(crate) fn open(
         self,
-        sidecar: &Sidecar,
+        sidecar: &Arc<Sidecar>,
         call: &Call,
         asked: &Asked,
     ) -> Result<Option<(OpenStep, Served)>, Refusal> {

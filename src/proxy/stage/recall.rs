@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::journal::{Batch, Journal, Record, StepSummary, Ticket, Urgency};
-use crate::model::{
-    AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, InDoubt, StepIndex, StepState,
-};
+use crate::model::{AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, InDoubt, StepIndex};
 use crate::proxy::call::Call;
 use crate::proxy::feed::Feed;
 use crate::proxy::refusal;
@@ -19,6 +17,7 @@ use crate::replay::setback::Subject;
 use crate::wire::refusal::Refusal;
 
 use super::divergence::{self, Judged, Patience};
+use super::doubt::{self, Held};
 use super::enroll::Enrolled;
 use super::open::Slot;
 use super::{repetition, setback};
@@ -65,7 +64,7 @@ pub(crate) struct Asked {
 /// One call's question: which step is it?
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
-    pub(super) sidecar: &'a Sidecar,
+    pub(super) sidecar: &'a Arc<Sidecar>,
     pub(super) enrolled: &'a Enrolled,
     pub(super) call: &'a Call,
     pub(super) asked: &'a Asked,
@@ -73,17 +72,23 @@ pub(super) struct Question<'a> {
 
 /// Finds the step.
 pub(crate) async fn step(
-    sidecar: &Sidecar,
+    sidecar: &Arc<Sidecar>,
     enrolled: &Enrolled,
     call: &Call,
     asked: &Asked,
 ) -> Result<Recall, Refusal> {
     let question = Question { sidecar, enrolled, call, asked };
     let mut waited = Duration::ZERO;
-    let mut patience = Patience::default();
+    let (mut patience, mut held) = (Patience::default(), Held::default());
     loop {
         let rival = match decide(&question)? {
             Decided::Recall(recall) => return Ok(recall),
+            Decided::Doubt(step) => match doubt::judge(&question, step, &mut held).await? {
+                doubt::Judged::AskAgain => continue,
+                doubt::Judged::Refused(refusal) => {
+                    return Ok(Recall::Refused { refusal, step: Some(step) });
+                }
+            },
             Decided::New { slot, rival } => match rival {
                 Some(rival) if asked.class == EffectClass::Effect && waited < EQUAL_EFFECT_WAIT => rival,
                 Some(_) | None => match divergence::judge(&question, &slot, &mut patience).await? {
@@ -104,6 +109,7 @@ pub(crate) async fn step(
 }
 
 enum Decided {
+    Doubt(StepIndex),
     Recall(Recall),
     New { slot: Slot, rival: Option<Arc<ExchangeMark>> },
 }
@@ -119,9 +125,9 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
         Decision::Abandoned(step) => {
             let (operation, upstream) = (&call.inspected.operation.name, call.upstream.name.as_str());
             let refusal = refusal::abandoned(step, operation, upstream);
-            Ok(Decided::Recall(refuse(question, &mut state, refusal, step, None)))
+            Ok(Decided::Recall(refuse(question, &mut state, refusal, step)))
         }
-        Decision::InDoubt(step) => Ok(Decided::Recall(doubt(question, &mut state, &found, step))),
+        Decision::InDoubt(step) => Ok(Decided::Doubt(step)),
         Decision::TellAgain(step) => {
             let setback = setback::take(question, &mut state, Subject::Step(step))?;
             let setback = setback.ok_or_else(refusal::internal)?;
@@ -284,28 +290,11 @@ fn open_rival(state: &RunState, summaries: &[StepSummary]) -> Option<Arc<Exchang
         .cloned()
 }
 
-/// Refuses a step in doubt, and says in the journal that it is.
-fn doubt(question: &Question<'_>, state: &mut RunState, found: &Found, step: StepIndex) -> Recall {
-    let call = question.call;
-    let refusal = refusal::in_doubt(step, &call.inspected.operation.name, call.upstream.name.as_str());
-    let known =
-        found.summaries.iter().any(|summary| summary.step == step && summary.state == StepState::InDoubt);
-    let cause = "its request may have been sent, and no answer is recorded".to_owned();
-    let doubt = (!known).then(|| Record::InDoubt { step, cause, at: question.sidecar.clock.now() });
-    refuse(question, state, refusal, step, doubt)
-}
-
-/// Records that the call of a known step is refused, after what else there is to say.
-fn refuse(
-    question: &Question<'_>,
-    state: &mut RunState,
-    refusal: Refusal,
-    step: StepIndex,
-    first: Option<Record>,
-) -> Recall {
+/// Records that the call of a known step is refused.
+fn refuse(question: &Question<'_>, state: &mut RunState, refusal: Refusal, step: StepIndex) -> Recall {
     let (sidecar, enrolled) = (question.sidecar, question.enrolled);
     let refused = setback::refused(question, Some(step), &refusal);
-    let batch = Batch { records: state.with_notes(first.into_iter().chain([refused])), bodies: Vec::new() };
+    let batch = Batch { records: state.with_notes([refused]), bodies: Vec::new() };
     // The refusal stands whether or not it can be recorded.
     _ = sidecar.journal.commit(&enrolled.run.key, sidecar.journal.epoch(), batch, Urgency::Ride);
     Recall::Refused { refusal, step: Some(step) }

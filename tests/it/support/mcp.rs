@@ -47,6 +47,8 @@ struct State {
     counts: BTreeMap<String, usize>,
     tools: Vec<String>,
     rule: Option<Arc<Rule>>,
+    /// What a tool answers in place of the usual text.
+    results: BTreeMap<String, Value>,
 }
 
 /// The server's memory. Clones are the same server.
@@ -91,6 +93,11 @@ impl Server {
     /// Decides what tool calls are answered. The call has been counted: it has happened.
     pub(crate) fn tool_calls(&self, rule: impl Fn(ToolCall) -> Script + Send + Sync + 'static) {
         self.state.lock().unwrap().rule = Some(Arc::new(rule));
+    }
+
+    /// From now on the tool answers this `result`.
+    pub(crate) fn answers_with(&self, tool: &str, result: Value) {
+        self.state.lock().unwrap().results.insert(tool.to_owned(), result);
     }
 
     /// Answers one request.
@@ -139,7 +146,7 @@ impl Server {
             ("tools/call", Some(id)) => {
                 let text = format!("{tool} done, number {nth}");
                 let result = json!({"content": [{"type": "text", "text": text}], "isError": false});
-                let reply = self.reply(&id, &result, None);
+                let reply = self.reply(&id, state.results.get(&tool).unwrap_or(&result), None);
                 let rule = state.rule.clone();
                 drop(state);
                 let arguments = message["params"]["arguments"].clone();
