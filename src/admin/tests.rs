@@ -30,6 +30,7 @@ async fn listening() -> Listening {
         is_issued_only: false,
         is_shared: false,
         refuses_divergence: true,
+        recording: None,
     };
     let metrics = Arc::new(Metrics::new("0", "none").unwrap());
     let sidecar = Sidecar::new(

@@ -10,6 +10,7 @@ use crate::journal::Journal;
 use crate::journal::embedded::{Embedded, IndexReport, OpenReport, Options};
 use crate::model::UpstreamName;
 use crate::proxy::listener;
+use crate::proxy::recording::Recording;
 use crate::proxy::sidecar::{JournalUnavailable, Limits, Sidecar, Snapshot, Upstream};
 use crate::route::{HttpTool, Tools};
 use crate::telemetry::metrics::Metrics;
@@ -61,8 +62,9 @@ fn tell(report: &OpenReport) {
 
 pub(super) fn sidecar(
     settings: &Settings,
-    journal: Arc<Embedded>,
+    journal: Arc<dyn Journal>,
     clock: Arc<SystemClock>,
+    recording: Option<Arc<Recording>>,
 ) -> Result<Arc<Sidecar>, StartError> {
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), journal.durability().as_str())?;
     let snapshot = Snapshot {
@@ -80,6 +82,7 @@ pub(super) fn sidecar(
             config::JournalUnavailable::Fail => JournalUnavailable::Fail,
             config::JournalUnavailable::Passthrough => JournalUnavailable::Passthrough,
         },
+        recording,
     };
     Ok(Sidecar::new(snapshot, journal, clock, Arc::new(metrics), fill_random))
 }

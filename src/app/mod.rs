@@ -17,8 +17,10 @@ use tokio::time::Instant;
 
 use crate::admin;
 use crate::config::Settings;
+use crate::journal::Journal;
 use crate::journal::embedded::Embedded;
 use crate::proxy::listener::Listener;
+use crate::proxy::recording::Recording;
 use crate::proxy::sidecar::Sidecar;
 
 pub use clock::SystemClock;
@@ -43,13 +45,35 @@ pub struct Running {
 /// # Errors
 /// [`StartError`] says which part could not be had, and what to do.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
+    start_with(settings, None).await
+}
+
+/// Serves recorded runs from this journal, and sends nothing: see [`Recording`].
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_replay(
+    settings: Settings,
+    journal: Arc<dyn Journal>,
+    recording: Arc<Recording>,
+) -> Result<Running, StartError> {
+    start_with(settings, Some((journal, recording))).await
+}
+
+async fn start_with(
+    settings: Settings,
+    replayed: Option<(Arc<dyn Journal>, Arc<Recording>)>,
+) -> Result<Running, StartError> {
     // Addresses first: two sidecars on one port are the commoner mistake, and the journal stays untouched.
     let sockets = bind(&settings.listen).await?;
     let admin_socket = bind_one(settings.admin).await?;
     let admin = local(&admin_socket, settings.admin)?;
     let clock: Arc<SystemClock> = Arc::new(SystemClock);
-    let journal = build::journal(&settings, Arc::clone(&clock), admin)?;
-    let sidecar = build::sidecar(&settings, journal, clock)?;
+    let (journal, recording): (Arc<dyn Journal>, _) = match replayed {
+        Some((journal, recording)) => (journal, Some(recording)),
+        None => (build::journal(&settings, Arc::clone(&clock), admin)?, None),
+    };
+    let sidecar = build::sidecar(&settings, journal, clock, recording)?;
     let connections = Arc::new(GracefulShutdown::new());
     let places = Arc::new(Semaphore::new(settings.limits.connections_max));
     let mut listen = Vec::new();

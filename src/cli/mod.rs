@@ -12,6 +12,7 @@ mod journal;
 mod log;
 mod out;
 mod place;
+mod replay;
 mod resolve;
 mod run;
 mod schema;
@@ -35,9 +36,10 @@ Exit codes:
   0  done
   1  it could not be done
   2  the arguments or the config are wrong, or the workflow is closed
-  3  the workflow or the journal does not allow it: unknown, damaged, in doubt, or still running
-  `run` returns the command's own exit code, 128 + the signal that killed it, 126 when it may not be
-  executed and 127 when there is no such command.
+  3  the workflow or the journal does not allow it: unknown, damaged, in doubt, still running, or
+     not what was asked for in a replay
+  `run` and `replay` return the command's own exit code, 128 + the signal that killed it, 126 when it
+  may not be executed and 127 when there is no such command.
 
 `outrigger explain CODE` prints the page of an OG code.";
 
@@ -61,6 +63,7 @@ enum Command {
     Demo(demo::Args),
     Explain(explain::Args),
     Journal(journal::Args),
+    Replay(replay::Args),
     Resolve(resolve::Args),
     Run(run::Args),
     Schema(schema::Args),
@@ -95,6 +98,7 @@ async fn perform(command: Command) -> ExitCode {
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Explain(args) => ended(explain::run(&args)),
         Command::Journal(args) => ended(Box::pin(journal::run(args)).await),
+        Command::Replay(args) => ended(Box::pin(replay::run(args)).await),
         Command::Resolve(args) => ended(Box::pin(resolve::run(args)).await),
         Command::Run(args) => ended(Box::pin(run::run(args)).await),
         Command::Schema(_) => ended(schema::run()),

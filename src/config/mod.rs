@@ -9,6 +9,7 @@ mod expand;
 mod file;
 mod listen;
 mod load;
+mod replayed;
 mod report;
 mod resolve;
 mod schema;
@@ -20,6 +21,7 @@ mod url;
 pub use child_env::{BadEnvArgument, EnvBinding, env_bindings, env_for_children, parse_env_argument};
 pub use listen::parse_listen_argument;
 pub use load::{Env, ProcessEnv, load, load_text};
+pub use replayed::{REPLAY_URL_VARIABLE, env_for_replay, replayed};
 pub use report::{Problem, Report};
 pub use schema::{schema, schema_text};
 pub use settings::{

@@ -214,7 +214,7 @@ fn default_upstreams() -> BTreeMap<UpstreamName, Upstream> {
     built.collect()
 }
 
-fn plain_upstream(name: UpstreamName, dialect: Dialect, url: UpstreamUrl) -> Upstream {
+pub(super) fn plain_upstream(name: UpstreamName, dialect: Dialect, url: UpstreamUrl) -> Upstream {
     Upstream {
         name,
         dialect,

@@ -122,6 +122,8 @@ codes! {
     3011 UnknownWorkflow,
     /// 422: the restarted agent has gone another way than the recorded run.
     3012 Diverged,
+    /// 422: a strict replay has no recorded answer to this call.
+    3015 NotInRun,
     // 4: the upstream.
     /// 502: no connection to the upstream.
     4001 UpstreamUnreachable,
@@ -160,6 +162,8 @@ codes! {
     5013 BadExport,
     /// The journal has other records of the workflow.
     5014 WorkflowThere,
+    /// A strict replay was to be complete, and recorded steps were not asked for.
+    5016 ReplayIncomplete,
 }
 
 impl Code {

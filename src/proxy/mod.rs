@@ -12,6 +12,7 @@ mod notes;
 pub mod operations;
 mod pieces;
 mod pipeline;
+pub mod recording;
 mod refusal;
 pub mod resolve;
 mod run;

@@ -233,6 +233,7 @@ mod tests {
             is_issued_only: false,
             is_shared: false,
             refuses_divergence: true,
+            recording: None,
         };
         let metrics = Arc::new(Metrics::new("0", "none").unwrap());
         Sidecar::new(

@@ -18,7 +18,7 @@ use super::sidecar::{JournalUnavailable, Sidecar};
 use super::stage::open::OpenStep;
 use super::stage::recall::{Asked, Recall, Served};
 use super::stage::respond::Departure;
-use super::stage::{enroll, list, pass, recall, record, respond, route};
+use super::stage::{enroll, list, pass, recall, record, respond, route, strict};
 use crate::wire::refusal::Refusal;
 
 /// Answers one request. A refusal is rendered in the dialect the caller speaks, as far as it is known.
@@ -32,6 +32,9 @@ pub(crate) async fn answer(
         Ok(departure) => departure,
         Err(refusal) => {
             sidecar.metrics.refusal(&refusal.code);
+            if let Some(recording) = &sidecar.snapshot().recording {
+                recording.note(&refusal);
+            }
             refusal::depart(&refusal, &asker, None)
         }
     }
@@ -52,6 +55,9 @@ async fn walk(
         asker.upstream(dialect);
     }
     let target = route::target(&snapshot, &parts.uri, &parts.headers)?;
+    if let Some(recording) = snapshot.recording.as_ref().filter(|_| target.workflow.is_none()) {
+        return Err(refusal::no_such_run(recording));
+    }
     if !route::is_inspected(&target) {
         return pass_through(sidecar, &target, parts, body).await;
     }
@@ -182,6 +188,9 @@ async fn live(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Res
         return Err(refusal::unknown_method(call.rpc_method().unwrap_or_default()));
     }
     let enrolled = enroll::attempt(sidecar, call, workflow, None).await?;
+    if strict::applies(sidecar) {
+        return strict::live(call);
+    }
     pass::live(sidecar, &enrolled.run, call).await
 }
 

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 
 use crate::diag::Code;
 use crate::journal;
-use crate::model::{AttemptId, BadId, Dialect, FailureClass, StepIndex, Surface, UpstreamName};
+use crate::model::{AttemptId, BadId, Dialect, FailureClass, StepIndex, Surface, UpstreamName, WorkflowId};
 use crate::upstream;
 use crate::wire::detect::{BadRequest, Inspected};
 use crate::wire::mcp::McpCall;
@@ -18,8 +18,12 @@ use crate::wire::refusal::{self as rendering, Again, Listener, McpForm, Refusal}
 
 use super::body::{AtEnd, WholeBody};
 use super::call::Call;
+use super::recording::Recording;
 use super::sidecar::Snapshot;
 use super::stage::respond::Departure;
+
+/// Most names in one message.
+const NAMES_MAX: usize = 20;
 
 /// What is known of the caller's language when a call is refused.
 #[derive(Clone, Debug, Default)]
@@ -210,6 +214,21 @@ pub(crate) fn diverged(operation: &str, upstream: &str, left_out: &[u64], differ
         steps.join(", ")
     );
     refuse(422, Code::Diverged, Again::Pointless, message)
+}
+
+/// `what`: the call, and what the recorded run has in its place.
+pub(crate) fn not_in_run(what: &str) -> Refusal {
+    let message =
+        format!("{what}. This is a strict replay: only what is recorded is answered, nothing was sent");
+    refuse(422, Code::NotInRun, Again::Pointless, message)
+}
+
+pub(crate) fn no_such_run(recording: &Recording) -> Refusal {
+    let runs: Vec<&str> = recording.workflows().map(WorkflowId::as_str).take(NAMES_MAX).collect();
+    not_in_run(&format!(
+        "the call names no recorded workflow (`/w/<workflow>/<upstream>/...`); recorded are {}",
+        runs.join(", ")
+    ))
 }
 
 pub(crate) fn unknown_workflow() -> Refusal {

@@ -172,27 +172,39 @@ impl RunState {
 
 /// The live workflows of this process.
 #[derive(Debug, Default)]
-pub(crate) struct Runs(Mutex<HashMap<WorkflowKey, Arc<Run>>>);
+pub(crate) struct Runs(Mutex<HashMap<RunKey, Arc<Run>>>);
+
+/// A workflow, or one attempt of it where attempts do not follow but stand beside each other (strict replay).
+type RunKey = (WorkflowKey, Option<AttemptId>);
 
 impl Runs {
     /// Idle workflows above this number are forgotten, the longest idle first.
     pub(crate) const LIVE_MAX: usize = 1024;
 
     pub(crate) fn of(&self, key: &WorkflowKey) -> Arc<Run> {
+        self.find((key.clone(), None))
+    }
+
+    /// What is known of one attempt apart from all others of its workflow.
+    pub(crate) fn of_attempt(&self, key: &WorkflowKey, attempt: AttemptId) -> Arc<Run> {
+        self.find((key.clone(), Some(attempt)))
+    }
+
+    fn find(&self, key: RunKey) -> Arc<Run> {
         let mut runs = self.0.lock();
-        if let Some(run) = runs.get(key) {
+        if let Some(run) = runs.get(&key) {
             return Arc::clone(run);
         }
         if runs.len() >= Self::LIVE_MAX {
             forget_idle(&mut runs);
         }
         let run = Arc::new(Run {
-            key: key.clone(),
+            key: key.0.clone(),
             state: Mutex::default(),
             resolved: tokio::sync::Notify::new(),
             opening_session: tokio::sync::Mutex::default(),
         });
-        runs.insert(key.clone(), Arc::clone(&run));
+        runs.insert(key, Arc::clone(&run));
         run
     }
 
@@ -202,8 +214,8 @@ impl Runs {
 }
 
 /// Forgets a quarter of the idle workflows, so that the search is not repeated for every new one.
-fn forget_idle(runs: &mut HashMap<WorkflowKey, Arc<Run>>) {
-    let mut idle: Vec<(Duration, WorkflowKey)> = runs
+fn forget_idle(runs: &mut HashMap<RunKey, Arc<Run>>) {
+    let mut idle: Vec<(Duration, RunKey)> = runs
         .iter()
         .filter(|(_, run)| Arc::strong_count(run) == 1)
         .filter_map(|(key, run)| {

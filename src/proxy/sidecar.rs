@@ -18,6 +18,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream;
 
 use super::notes::Notes;
+use super::recording::Recording;
 use super::run::Runs;
 use super::tasks::Tasks;
 
@@ -89,6 +90,8 @@ pub struct Snapshot {
     pub is_shared: bool,
     /// New effects of an agent that went another way than the recorded run are refused.
     pub refuses_divergence: bool,
+    /// Calls are answered from these recorded runs alone, and nothing is sent.
+    pub recording: Option<Arc<Recording>>,
 }
 
 /// The sidecar: everything that outlives one call.

@@ -177,33 +177,48 @@ const DEPTH_MAX: usize = 64;
 /// Objects of more members are compared as they are spelled.
 const MEMBERS_MAX: usize = 4096;
 
+/// What of a JSON-RPC request says nothing of which call it is.
+const RPC_PASSED_OVER: [&str; 2] = ["/id", "/params/_meta"];
+
 /// The first difference in the order of the recorded one; `None`: they say the same.
 pub fn difference(recorded: Value<'_>, asked: Value<'_>) -> Option<Difference> {
-    let mut pointer = String::new();
-    differs(Some(recorded), Some(asked), &mut pointer, 0)
+    let is_rpc = recorded.get("jsonrpc").is_some() && asked.get("jsonrpc").is_some();
+    let passed_over = if is_rpc { &RPC_PASSED_OVER[..] } else { &[] };
+    let mut place = Place { pointer: String::new(), depth: 0, passed_over };
+    differs(Some(recorded), Some(asked), &mut place)
+}
+
+/// Where in the requests one is.
+struct Place<'a> {
+    pointer: String,
+    depth: usize,
+    /// Pointers to what is not compared.
+    passed_over: &'a [&'a str],
 }
 
 fn differs(
     recorded: Option<Value<'_>>,
     asked: Option<Value<'_>>,
-    pointer: &mut String,
-    depth: usize,
+    place: &mut Place<'_>,
 ) -> Option<Difference> {
+    if place.passed_over.contains(&place.pointer.as_str()) {
+        return None;
+    }
     let (Some(one), Some(other)) = (recorded, asked) else {
-        return Some(here(recorded, asked, pointer)).filter(|_| recorded.is_some() || asked.is_some());
+        return Some(here(recorded, asked, place)).filter(|_| recorded.is_some() || asked.is_some());
     };
-    let deeper = depth < DEPTH_MAX;
+    let deeper = place.depth < DEPTH_MAX;
     match (one.kind(), other.kind()) {
         (Kind::Object, Kind::Object) if deeper && is_small(one) && is_small(other) => {
             let below = one.members().find_map(|(key, value)| {
                 let key = key.string().unwrap_or_default();
-                within(pointer, &key, |pointer| differs(Some(value), other.get(&key), pointer, depth + 1))
+                place.within(&key, |place| differs(Some(value), other.get(&key), place))
             });
             below.or_else(|| {
                 other.members().find_map(|(key, value)| {
                     let key = key.string().unwrap_or_default();
                     let is_new = one.get(&key).is_none();
-                    is_new.then(|| within(pointer, &key, |pointer| Some(here(None, Some(value), pointer))))?
+                    is_new.then(|| place.within(&key, |place| differs(None, Some(value), place)))?
                 })
             })
         }
@@ -214,8 +229,7 @@ fn differs(
                 if one.is_none() && other.is_none() {
                     break;
                 }
-                let found =
-                    within(pointer, &at.to_string(), |pointer| differs(one, other, pointer, depth + 1));
+                let found = place.within(&at.to_string(), |place| differs(one, other, place));
                 if found.is_some() {
                     return found;
                 }
@@ -224,7 +238,7 @@ fn differs(
         }
         (Kind::String, Kind::String) if one.string() == other.string() => None,
         _ if one.raw() == other.raw() => None,
-        _ => Some(here(recorded, asked, pointer)),
+        _ => Some(here(recorded, asked, place)),
     }
 }
 
@@ -232,18 +246,22 @@ fn is_small(object: Value<'_>) -> bool {
     object.members().nth(MEMBERS_MAX).is_none()
 }
 
-/// Asks below one member, with its name on the pointer.
-fn within<T>(pointer: &mut String, name: &str, ask: impl FnOnce(&mut String) -> T) -> T {
-    let len = pointer.len();
-    pointer.push('/');
-    pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
-    let answer = ask(pointer);
-    pointer.truncate(len);
-    answer
+impl Place<'_> {
+    /// Asks below one member, with its name on the pointer.
+    fn within<T>(&mut self, name: &str, ask: impl FnOnce(&mut Self) -> T) -> T {
+        let len = self.pointer.len();
+        self.pointer.push('/');
+        self.pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        self.depth += 1;
+        let answer = ask(self);
+        self.depth -= 1;
+        self.pointer.truncate(len);
+        answer
+    }
 }
 
-fn here(recorded: Option<Value<'_>>, asked: Option<Value<'_>>, pointer: &str) -> Difference {
-    Difference { pointer: pointer.to_owned(), recorded: described(recorded), asked: described(asked) }
+fn here(recorded: Option<Value<'_>>, asked: Option<Value<'_>>, place: &Place<'_>) -> Difference {
+    Difference { pointer: place.pointer.clone(), recorded: described(recorded), asked: described(asked) }
 }
 
 /// A value without its text.
@@ -387,6 +405,12 @@ mod tests {
         check_difference(r#"{"a":[1]}"#, r#"{"a":[1,2]}"#, Some(("/a/1", "nothing", "a number")));
         check_difference(r#"{"a":1}"#, "{}", Some(("/a", "a number", "nothing")));
         check_difference("{}", r#"{"a":{}}"#, Some(("/a", "nothing", "an object with 0 members")));
+        check_difference(
+            r#"{"jsonrpc":"2.0","id":1,"params":{"_meta":{"progressToken":1},"name":"a"}}"#,
+            r#"{"jsonrpc":"2.0","id":2,"params":{"name":"b"}}"#,
+            Some(("/params/name", "a text of 1 characters", "a text of 1 characters")),
+        );
+        check_difference(r#"{"id":1}"#, r#"{"id":2}"#, Some(("/id", "a number", "a number")));
         check_difference("[]", "{}", Some(("", "a list of 0", "an object with 0 members")));
     }
 }

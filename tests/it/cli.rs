@@ -2,6 +2,7 @@
 
 mod journal;
 mod refusals;
+mod replay;
 mod run;
 mod space;
 mod startup;

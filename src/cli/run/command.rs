@@ -14,15 +14,15 @@ use super::super::signals::{Asked, Signals};
 
 /// How a life of the command ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
+pub(in crate::cli) struct Ended {
+    pub(in crate::cli) status: ExitStatus,
     /// The first signal that the wrapper got meanwhile.
-    pub(super) asked: Option<Asked>,
+    pub(in crate::cli) asked: Option<Asked>,
 }
 
 impl Ended {
     /// As shells count: its own code, or 128 and the signal that killed it.
-    pub(super) fn code(&self) -> u8 {
+    pub(in crate::cli) fn code(&self) -> u8 {
         let killed = || self.status.signal().unwrap_or(0).saturating_add(128);
         u8::try_from(self.status.code().unwrap_or_else(killed)).unwrap_or(1)
     }
@@ -45,7 +45,7 @@ impl Ended {
 ///
 /// # Errors
 /// When it cannot be started or waited for.
-pub(super) async fn run(
+pub(in crate::cli) async fn run(
     command: &[OsString],
     variables: &[(String, String)],
     signals: &mut Signals,

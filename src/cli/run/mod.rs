@@ -2,7 +2,7 @@
 //! command's base URLs at it, starts it again when it dies, and closes the workflow when it succeeds.
 
 pub(super) mod child;
-mod command;
+pub(super) mod command;
 mod host;
 mod restarts;
 
@@ -117,7 +117,11 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(done.code.into())
 }
 
-fn bindings(settings: &Settings, arguments: &[String]) -> Result<BTreeMap<EnvName, EnvBinding>, Failure> {
+/// The variables of the config and of `--env`.
+pub(super) fn bindings(
+    settings: &Settings,
+    arguments: &[String],
+) -> Result<BTreeMap<EnvName, EnvBinding>, Failure> {
     let mut bindings = config::env_bindings(settings);
     for argument in arguments {
         let (name, binding) = config::parse_env_argument(argument, settings)

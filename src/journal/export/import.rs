@@ -78,6 +78,26 @@ pub async fn import<R: BufRead + Seek>(
     Ok(imported)
 }
 
+/// Takes every workflow into an empty journal from which it is replayed: all its records but that it was closed, so
+/// that new attempts can use them. Such a journal is not one to go on with: its chains are not the file's.
+///
+/// # Errors
+/// [`Error`].
+pub async fn import_unclosed<R: BufRead + Seek>(
+    journal: &dyn Journal,
+    file: &mut R,
+    plan: &Plan,
+) -> Result<(), Error> {
+    let mut stored = HashSet::new();
+    for planned in &plan.workflows {
+        let mut records = plan.records(file, planned)?;
+        bodies(journal, (file, plan), (planned, &records), &mut stored).await?;
+        records.retain(|record| !matches!(record, Record::WorkflowClosed { .. }));
+        commit(journal, planned, Batch { records, bodies: Vec::new() }).await?;
+    }
+    Ok(())
+}
+
 /// Stores the bodies that the records of a workflow name; their number.
 async fn bodies<R: BufRead + Seek>(
     journal: &dyn Journal,

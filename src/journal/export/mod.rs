@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 
 use crate::model::WorkflowKey;
 
-pub use import::{Imported, Standing, import, standing};
+pub use import::{Imported, Standing, import, import_unclosed, standing};
 pub use plan::{Plan, Planned, plan};
 pub use write::Writer;
 

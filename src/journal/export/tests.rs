@@ -69,6 +69,25 @@ fn what_is_exported_comes_back_bit_for_bit() {
 }
 
 #[test]
+fn a_workflow_to_be_replayed_has_everything_but_its_closing() {
+    let (journal, keys) = journal();
+    let file = export(&journal, &keys);
+    let plan = plan(file.as_slice(), &clock()).unwrap();
+    let other = Memory::new(clock());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(import_unclosed(&other, &mut Cursor::new(&file), &plan)).unwrap();
+    assert!(journal.attach(&keys[1]).unwrap().unwrap().closed.is_some());
+    for key in &keys {
+        let mut expected = journal.scan(key).unwrap();
+        expected.retain(|record| !matches!(record, Record::WorkflowClosed { .. }));
+        assert_eq!(other.scan(key).unwrap(), expected);
+        assert_eq!(other.attach(key).unwrap().unwrap().closed, None);
+    }
+    commit(&other, &keys[1], vec![attempt_opened(2)], Vec::new());
+    assert_eq!(other.body(&Body::whole(Bytes::from_static(b"answer-1")).hash).unwrap(), "answer-1");
+}
+
+#[test]
 fn whichever_byte_is_changed_the_file_is_refused_with_its_line() {
     let (journal, keys) = journal();
     let file = export(&journal, &keys[..2]);

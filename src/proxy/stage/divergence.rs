@@ -112,7 +112,10 @@ fn left_out(question: &Question<'_>) -> Result<Option<LeftOut>, Refusal> {
 }
 
 /// What lies ahead of the attempt; read from the journal once.
-fn ahead<'s>(question: &Question<'_>, state: &'s mut RunState) -> Result<Option<&'s Ahead>, Refusal> {
+pub(super) fn ahead<'s>(
+    question: &Question<'_>,
+    state: &'s mut RunState,
+) -> Result<Option<&'s Ahead>, Refusal> {
     let enrolled = question.enrolled;
     let Some(live) = state.attempt.as_mut().filter(|live| live.id == enrolled.attempt) else {
         return Ok(None);
@@ -127,7 +130,7 @@ fn ahead<'s>(question: &Question<'_>, state: &'s mut RunState) -> Result<Option<
 }
 
 /// Where the call differs from the request that was expected; `None` where that cannot be told.
-async fn compare(question: &Question<'_>, expected: Option<StepIndex>) -> Option<Difference> {
+pub(super) async fn compare(question: &Question<'_>, expected: Option<StepIndex>) -> Option<Difference> {
     let (journal, key) = (Arc::clone(&question.sidecar.journal), question.enrolled.run.key.clone());
     let (expected, asked) = (expected?, question.call.body.clone());
     let reading = tokio::task::spawn_blocking(move || {

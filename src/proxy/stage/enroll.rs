@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::identity::peer;
 use crate::journal::{Batch, Head, Peer, Record, Urgency, state::AttemptHead};
-use crate::model::{AttemptId, AttemptReason, Fingerprint, Owner, StepIndex, WorkflowId, WorkflowKey};
+use crate::model::{AttemptId, AttemptReason, BadId, Fingerprint, Owner, StepIndex, WorkflowId, WorkflowKey};
 use crate::proxy::call::Call;
+use crate::proxy::recording::Recording;
 use crate::proxy::refusal;
 use crate::proxy::run::{LiveAttempt, Run, RunState};
 use crate::proxy::sidecar::Sidecar;
@@ -33,6 +34,9 @@ pub(crate) async fn attempt(
     workflow: &WorkflowId,
     asked: Option<&Fingerprint>,
 ) -> Result<Enrolled, Refusal> {
+    if let Some(recording) = &sidecar.snapshot().recording {
+        return replay(sidecar, recording, call, workflow);
+    }
     let key = WorkflowKey { owner: Owner::local(), workflow: workflow.clone() };
     // Looking for the peer reads files; it happens before the lock, once per connection.
     let peer = match call.attempt {
@@ -59,6 +63,32 @@ pub(crate) async fn attempt(
     note(sidecar, &run, call, peer, asked);
     let is_told_apart = call.attempt.is_some() || peer.is_some();
     Ok(Enrolled { run, attempt, reason, is_told_apart })
+}
+
+/// In a strict replay attempts stand beside each other: each begins the recorded run anew, whatever the others do.
+/// Calls that name none are of the first.
+fn replay(
+    sidecar: &Sidecar,
+    recording: &Recording,
+    call: &Call,
+    workflow: &WorkflowId,
+) -> Result<Enrolled, Refusal> {
+    let recorded = recording.run(workflow).ok_or_else(|| refusal::no_such_run(recording))?;
+    let attempt = recorded.attempt(call.attempt.unwrap_or(AttemptId::FIRST));
+    let attempt = attempt.ok_or_else(|| refusal::bad_attempt(BadId::NotANumber))?;
+    {
+        // The journal counts attempts upwards: two calls do not open theirs at once.
+        let whole = sidecar.runs.of(&recorded.key);
+        let _one_at_a_time = whole.state.lock();
+        let head = sidecar.journal.attach(&recorded.key).map_err(|error| refusal::journal(&error))?;
+        let newest = head.and_then(|head| head.attempt).map(|newest| newest.attempt);
+        if newest.is_none_or(|newest| newest < attempt) {
+            open(sidecar, &recorded.key, false, attempt, AttemptReason::Explicit, None)?;
+        }
+    }
+    let run = sidecar.runs.of_attempt(&recorded.key, attempt);
+    adopt(&mut run.state.lock(), attempt, sidecar.clock.since_boot());
+    Ok(Enrolled { run, attempt, reason: AttemptReason::Explicit, is_told_apart: true })
 }
 
 enum Chosen {

@@ -23,7 +23,7 @@ use super::enroll::Enrolled;
 use super::fetch::{Broken, Fetched};
 use super::look;
 use super::respond::{self, Departure};
-use super::session;
+use super::{session, strict};
 
 /// Answers a list from the journal or from the upstream.
 pub(crate) async fn serve(
@@ -33,11 +33,15 @@ pub(crate) async fn serve(
     list: &Fingerprint,
 ) -> Result<Departure, Refusal> {
     let head = sidecar.journal.attach(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
-    if head.is_some_and(|head| head.ahead() > 0)
+    let is_strict = strict::applies(sidecar);
+    if (is_strict || head.is_some_and(|head| head.ahead() > 0))
         && let Some(listed) =
             sidecar.journal.listed(&enrolled.run.key, list).map_err(|error| refusal::journal(&error))?
     {
         return recorded(sidecar, enrolled, call, &listed).await;
+    }
+    if is_strict {
+        return Err(strict::not_listed(sidecar, enrolled, call));
     }
     live(sidecar, enrolled, call, list).await
 }

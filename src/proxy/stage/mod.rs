@@ -18,3 +18,4 @@ pub(crate) mod respond;
 pub(crate) mod route;
 pub(crate) mod session;
 pub(crate) mod setback;
+pub(crate) mod strict;

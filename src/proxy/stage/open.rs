@@ -64,6 +64,11 @@ impl Slot {
         self.seen
     }
 
+    /// The step whose next try it would be.
+    pub(super) fn again(&self) -> Option<&StepSummary> {
+        self.again.as_ref()
+    }
+
     pub(super) fn new(enrolled: &Enrolled, again: Option<StepSummary>, seen: usize) -> Self {
         Self { enrolled: enrolled.clone(), again, seen }
     }

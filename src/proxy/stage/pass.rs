@@ -137,7 +137,7 @@ pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Resu
 
 /// What an agent gets whose session exists only towards the sidecar so far. `None`: a call that needs
 /// the upstream's session.
-fn unopened(call: &Call) -> Option<Departure> {
+pub(super) fn unopened(call: &Call) -> Option<Departure> {
     let mcp = call.inspected.mcp.as_ref();
     let (status, body) = match call.method {
         // The specification's answer of a server that offers no stream of its own.

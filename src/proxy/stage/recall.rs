@@ -20,7 +20,7 @@ use super::divergence::{self, Judged, Patience};
 use super::doubt::{self, Held};
 use super::enroll::Enrolled;
 use super::open::Slot;
-use super::{repetition, setback};
+use super::{repetition, setback, strict};
 
 /// How long a new effect waits for an equal one's exchange to close before it counts as meant twice.
 const EQUAL_EFFECT_WAIT: Duration = Duration::from_millis(50);
@@ -89,6 +89,9 @@ pub(crate) async fn step(
                     return Ok(Recall::Refused { refusal, step: Some(step) });
                 }
             },
+            Decided::New { slot, .. } if strict::applies(sidecar) => {
+                return Err(strict::not_recorded(&question, slot.again()).await);
+            }
             Decided::New { slot, rival } => match rival {
                 Some(rival) if asked.class == EffectClass::Effect && waited < EQUAL_EFFECT_WAIT => rival,
                 Some(_) | None => match divergence::judge(&question, &slot, &mut patience).await? {

@@ -347,7 +347,7 @@ impl Drop for Sidecar {
 }
 
 /// The first line of a process, if it comes in time. The rest is read and dropped.
-fn first_line(stdout: impl Read + Send + 'static) -> Option<String> {
+pub(crate) fn first_line(stdout: impl Read + Send + 'static) -> Option<String> {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines() {

@@ -1,0 +1,117 @@
+//! Strict replay: what becomes of a call that no recorded step answers. It is refused, with how far it is from what is
+//! recorded; nothing is ever sent.
+
+use std::sync::Arc;
+
+use crate::journal::{Record, StepSummary};
+use crate::model::StepState;
+use crate::proxy::call::Call;
+use crate::proxy::refusal;
+use crate::proxy::sidecar::Sidecar;
+use crate::replay::divergence::{Difference, Tool};
+use crate::wire::refusal::Refusal;
+
+use super::divergence;
+use super::enroll::Enrolled;
+use super::pass;
+use super::recall::Question;
+use super::respond::Departure;
+
+/// Whether only what is recorded is answered.
+pub(crate) fn applies(sidecar: &Sidecar) -> bool {
+    sidecar.snapshot().recording.is_some()
+}
+
+/// The refusal of a step. `again`: it is recorded, and has no answer.
+pub(super) async fn not_recorded(question: &Question<'_>, again: Option<&StepSummary>) -> Refusal {
+    let call = question.call;
+    let shown = format!("`{}` at {}", call.inspected.operation.name, call.upstream.name);
+    let told = match again {
+        Some(step) => {
+            Ok(format!("{shown} is step {} of the recorded run, which {}", step.step, ended(step.state)))
+        }
+        None => nearest(question, &shown).await,
+    };
+    told.map_or_else(|refusal| refusal, |what| refusal::not_in_run(&what))
+}
+
+fn ended(state: StepState) -> &'static str {
+    match state {
+        StepState::Failed => "failed and has no recorded answer",
+        StepState::Abandoned
+        | StepState::Completed
+        | StepState::InDoubt
+        | StepState::Open
+        | StepState::Refused => "has no recorded answer",
+    }
+}
+
+/// What the recorded run has in place of a call that it has not.
+async fn nearest(question: &Question<'_>, shown: &str) -> Result<String, Refusal> {
+    let (sidecar, key, call) = (question.sidecar, &question.enrolled.run.key, question.call);
+    let equal = sidecar.journal.find(key, &question.asked.exact).map_err(|error| refusal::journal(&error))?;
+    if let Some(last) = equal.last() {
+        let times = if equal.len() == 1 { "once".to_owned() } else { format!("{} times", equal.len()) };
+        return Ok(format!(
+            "{shown} was asked {times} in the recorded run (step {}), and this attempt has asked for it before. Each \
+             recorded answer is given once per attempt; the next attempt (`/w/{}/a/<n>/...`) begins the run anew",
+            last.step, key.workflow
+        ));
+    }
+    let tool: Tool = (call.upstream.name.clone(), Arc::clone(&call.inspected.operation.name));
+    let expected = {
+        let mut state = question.enrolled.run.state.lock();
+        divergence::ahead(question, &mut state)?.and_then(|ahead| ahead.expected(&tool))
+    };
+    let Some(step) = expected else {
+        return Ok(format!(
+            "{shown} is not in the recorded run, of which no step at {} is left to be asked for",
+            call.upstream.name
+        ));
+    };
+    let operation = sidecar.journal.step(key, step).map_err(|error| refusal::journal(&error))?;
+    let operation = operation.map(|step| step.intent.operation).unwrap_or_default();
+    let difference = divergence::compare(question, Some(step)).await;
+    Ok(format!(
+        "{shown} is not in the recorded run. Nearest is step {step} (`{operation}`); {}",
+        described(difference.as_ref())
+    ))
+}
+
+fn described(difference: Option<&Difference>) -> String {
+    match difference {
+        Some(found) => format!(
+            "the request first differs from it at `{}`: recorded is {}, asked is {}",
+            found.pointer, found.recorded, found.asked
+        ),
+        None => "the requests differ in method, path, query, headers or a body that is not JSON".to_owned(),
+    }
+}
+
+/// The refusal of a list that no answer is recorded for.
+pub(super) fn not_listed(sidecar: &Sidecar, enrolled: &Enrolled, call: &Call) -> Refusal {
+    let method = call.rpc_method().unwrap_or_default();
+    let records = match sidecar.journal.scan(&enrolled.run.key) {
+        Ok(records) => records,
+        Err(error) => return refusal::journal(&error),
+    };
+    let is_near = |record: &Record| {
+        matches!(record, Record::Listed(listed)
+            if listed.upstream == call.upstream.name && listed.method == method)
+    };
+    let how = if records.iter().any(is_near) {
+        "recorded only for another protocol version, page or path"
+    } else {
+        "not in the recorded run"
+    };
+    refusal::not_in_run(&format!("`{method}` at {} is {how}", call.upstream.name))
+}
+
+/// Answers the live side of MCP in the place of a server that is not there: pings, notifications and the end of a
+/// session. There is no stream of events.
+pub(crate) fn live(call: &Call) -> Result<Departure, Refusal> {
+    pass::unopened(call).ok_or_else(|| {
+        let method = call.rpc_method().unwrap_or(call.method.as_str());
+        refusal::not_in_run(&format!("`{method}` at {} is never recorded", call.upstream.name))
+    })
+}
