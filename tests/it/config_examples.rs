@@ -146,6 +146,13 @@ fn every_command_in_the_readme_exists() {
     assert!(seen >= 4, "the README shows only {seen} commands");
 }
 
+#[test]
+fn the_programs_that_a_page_shows_are_the_files_that_are_run() {
+    let read = |name: &str| fs::read_to_string(Path::new(ROOT).join("docs").join(name)).expect("it is there");
+    let shown = fenced(&read("replay-tests.md"), "python");
+    assert_eq!(shown, ["conftest.py", "test_agent.py"].map(|name| read(&format!("examples/pytest/{name}"))));
+}
+
 /// `serve` of a line that runs `outrigger serve`, in any of the ways a shell has.
 fn sub_command(line: &str) -> Option<&str> {
     let code = line.split('#').next().unwrap_or_default();
