@@ -79,6 +79,18 @@ pub fn of(asked: &Asked<'_>) -> Fingerprints {
     }
 }
 
+/// Pointers to what of a body does not say which call it is: two calls that differ only there are one.
+pub fn passed_over(kind: CallKind) -> Vec<String> {
+    match kind {
+        CallKind::Http => Vec::new(),
+        CallKind::Llm => WHO_ASKS.iter().map(|member| format!("/{member}")).collect(),
+        CallKind::Mcp => {
+            let params = RPC_PARAMS.iter().map(|pointer| format!("/params{pointer}"));
+            RPC_MEMBERS.iter().map(|member| format!("/{member}")).chain(params).collect()
+        }
+    }
+}
+
 /// What an effect is known by, whatever its other arguments say: the upstream, the tool, and the values that
 /// its identity names, in order. `None` when none of them is there.
 pub fn identity<'a>(

@@ -14,12 +14,12 @@ use crate::proxy::fork;
 use crate::proxy::refusal;
 use crate::proxy::run::RunState;
 use crate::replay::divergence::{Ahead, Difference, Tool, difference};
+use crate::replay::fingerprint;
 use crate::wire::refusal::Refusal;
 
-use super::announced;
 use super::open::Slot;
 use super::recall::Question;
-use super::setback;
+use super::{announced, idempotency, setback};
 
 /// How long an effect waits for the recorded steps that have not been asked for: agents that do several things at
 /// once ask in any order.
@@ -133,16 +133,18 @@ pub(super) fn ahead<'s>(
 pub(super) async fn compare(question: &Question<'_>, expected: Option<StepIndex>) -> Option<Difference> {
     let (journal, key) = (Arc::clone(&question.sidecar.journal), question.enrolled.run.key.clone());
     let (expected, asked) = (expected?, question.call.body.clone());
+    let mut passed_over = fingerprint::passed_over(question.asked.kind);
+    passed_over.extend(idempotency::argument(question.call));
     let reading = tokio::task::spawn_blocking(move || {
         let StepRecord { intent, .. } = journal.step(&key, expected).ok()??;
-        first_difference(&journal.body(&intent.request).ok()?, &asked)
+        first_difference(&journal.body(&intent.request).ok()?, &asked, &passed_over)
     });
     reading.await.ok()?
 }
 
-fn first_difference(recorded: &Bytes, asked: &Bytes) -> Option<Difference> {
+fn first_difference(recorded: &Bytes, asked: &Bytes, passed_over: &[String]) -> Option<Difference> {
     let (one, other) = (Tape::parse(recorded).ok()?, Tape::parse(asked).ok()?);
-    difference(one.root(recorded), other.root(asked))
+    difference(one.root(recorded), other.root(asked), passed_over)
 }
 
 /// Puts the divergence into the journal, and the refusal with it if there is one.

@@ -5,7 +5,7 @@ use aws_lc_rs::hmac;
 use bytes::Bytes;
 
 use crate::journal::Head;
-use crate::model::{Fingerprint, KeyPlace, StepIndex};
+use crate::model::{Fingerprint, KeyPlace, StepIndex, Surface};
 use crate::proxy::call::Call;
 use crate::proxy::refusal;
 use crate::proxy::sidecar::Sidecar;
@@ -57,6 +57,15 @@ pub(super) fn keyed(
 pub(super) fn is_argument(call: &Call) -> bool {
     let place = call.rule.as_ref().and_then(|rule| rule.key.as_ref());
     matches!(place, Some(KeyPlace::Argument(_)))
+}
+
+/// Pointer into the whole body to the key of a tool that takes it among its arguments: a recorded request has it.
+pub(super) fn argument(call: &Call) -> Option<String> {
+    let arguments = if call.inspected.operation.surface == Surface::Mcp { "/params/arguments" } else { "" };
+    match call.rule.as_ref()?.key.as_ref()? {
+        KeyPlace::Argument(pointer) => Some(format!("{arguments}{pointer}")),
+        KeyPlace::Header(_) => None,
+    }
 }
 
 /// The k-th effect of one identity in an attempt has the k-th key, in every attempt.
