@@ -32,16 +32,16 @@ pub(crate) async fn serve(
     call: &Call,
     list: &Fingerprint,
 ) -> Result<Departure, Refusal> {
+    if strict::applies(sidecar) {
+        let listed = strict::listed(sidecar, enrolled, call, list)?;
+        return recorded(sidecar, enrolled, call, &listed).await;
+    }
     let head = sidecar.journal.attach(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
-    let is_strict = strict::applies(sidecar);
-    if (is_strict || head.is_some_and(|head| head.ahead() > 0))
+    if head.is_some_and(|head| head.ahead() > 0)
         && let Some(listed) =
             sidecar.journal.listed(&enrolled.run.key, list).map_err(|error| refusal::journal(&error))?
     {
         return recorded(sidecar, enrolled, call, &listed).await;
-    }
-    if is_strict {
-        return Err(strict::not_listed(sidecar, enrolled, call));
     }
     live(sidecar, enrolled, call, list).await
 }

@@ -1,10 +1,11 @@
 //! Strict replay: what becomes of a call that no recorded step answers. It is refused, with how far it is from what is
 //! recorded; nothing is ever sent.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::journal::{Record, StepSummary};
-use crate::model::StepState;
+use crate::journal::{Listed, Record, StepSummary};
+use crate::model::{AttemptId, Fingerprint, StepIndex, StepState};
 use crate::proxy::call::Call;
 use crate::proxy::refusal;
 use crate::proxy::sidecar::Sidecar;
@@ -49,7 +50,12 @@ fn ended(state: StepState) -> &'static str {
 /// What the recorded run has in place of a call that it has not.
 async fn nearest(question: &Question<'_>, shown: &str) -> Result<String, Refusal> {
     let (sidecar, key, call) = (question.sidecar, &question.enrolled.run.key, question.call);
-    let equal = sidecar.journal.find(key, &question.asked.exact).map_err(|error| refusal::journal(&error))?;
+    let mut equal = Vec::new();
+    for fingerprint in [Some(question.asked.exact), question.asked.normalised].into_iter().flatten() {
+        if equal.is_empty() {
+            equal = sidecar.journal.find(key, &fingerprint).map_err(|error| refusal::journal(&error))?;
+        }
+    }
     if let Some(last) = equal.last() {
         let times = if equal.len() == 1 { "once".to_owned() } else { format!("{} times", equal.len()) };
         return Ok(format!(
@@ -88,13 +94,52 @@ fn described(difference: Option<&Difference>) -> String {
     }
 }
 
-/// The refusal of a list that no answer is recorded for.
-pub(super) fn not_listed(sidecar: &Sidecar, enrolled: &Enrolled, call: &Call) -> Refusal {
-    let method = call.rpc_method().unwrap_or_default();
-    let records = match sidecar.journal.scan(&enrolled.run.key) {
-        Ok(records) => records,
-        Err(error) => return refusal::journal(&error),
+/// The list as the recorded run had seen it when it came to the first step that this attempt has not asked for: a list
+/// that changed during the run changes at the same place.
+pub(super) fn listed(
+    sidecar: &Sidecar,
+    enrolled: &Enrolled,
+    call: &Call,
+    list: &Fingerprint,
+) -> Result<Listed, Refusal> {
+    let records = sidecar.journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
+    let is_ahead = {
+        let uses = records.iter().filter_map(|record| used_by(record, enrolled.attempt));
+        let used: HashSet<StepIndex> = uses.collect();
+        let answered: HashSet<StepIndex> = records.iter().filter_map(answered).collect();
+        move |step: &StepIndex| answered.contains(step) && !used.contains(step)
     };
+    let mut seen = None;
+    for record in &records {
+        if let Record::Intent(intent) = record
+            && seen.is_some()
+            && is_ahead(&intent.step)
+        {
+            break;
+        } else if let Record::Listed(listed) = record
+            && listed.list == *list
+        {
+            seen = Some(listed);
+        }
+    }
+    seen.cloned().ok_or_else(|| not_listed(&records, call))
+}
+
+fn used_by(record: &Record, attempt: AttemptId) -> Option<StepIndex> {
+    if let Record::Redelivered { step, attempt: by, .. } = record {
+        (*by == attempt).then_some(*step)
+    } else {
+        None
+    }
+}
+
+fn answered(record: &Record) -> Option<StepIndex> {
+    if let Record::Completed(completed) = record { Some(completed.step) } else { None }
+}
+
+/// The refusal of a list that no answer is recorded for.
+fn not_listed(records: &[Record], call: &Call) -> Refusal {
+    let method = call.rpc_method().unwrap_or_default();
     let is_near = |record: &Record| {
         matches!(record, Record::Listed(listed)
             if listed.upstream == call.upstream.name && listed.method == method)

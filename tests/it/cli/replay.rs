@@ -63,10 +63,16 @@ fn to(base: &str, rest: &str) -> String {
     format!("{base}/{rest}")
 }
 
+/// A model call on behalf of somebody, which is what its body begins with.
+fn chat_for(user: &str, base: &str, prompt: &str) -> Ask {
+    let body = Api::OpenaiChat.ask(prompt, true).replacen('{', &format!(r#"{{"user":"{user}","#), 1);
+    Ask::post(to(base, "openai/v1/chat/completions"), body)
+}
+
 /// What the agent asks of model and CRM.
 fn asks(base: &str) -> Vec<Ask> {
     vec![
-        Ask::post(to(base, "openai/v1/chat/completions"), Api::OpenaiChat.ask("plan", true)),
+        chat_for("alice", base, "plan"),
         Ask::post(to(base, "crm/charges"), r#"{"amount":7}"#),
         Ask::get(to(base, "crm/orders/1")),
         // A polling loop: the same again.
@@ -191,14 +197,16 @@ fn what_is_not_recorded_is_refused_in_the_callers_words_with_the_place_where_it_
     let before = world.sent();
     let config = world.sidecar.config();
     let replay = Replay::start(&file, &["--config", config.to_str().unwrap()]);
-    let chat = |path: &str, prompt| Ask::post(path, Api::OpenaiChat.ask(prompt, true));
-    let other = chat("/openai/v1/chat/completions", "another plan");
+    // Who asks makes no difference, and is not named as one.
+    let other = chat_for("bob", "", "another plan");
     let refused = replay.refused(&other, &["Nearest is step 1 (`gpt-5`)", "`/messages/0/content`"]);
     assert_eq!(refused.json()["error"]["code"], "OG3015");
     assert!(!refused.text().contains("another plan"), "texts are described, not shown");
     let charge = Ask::post("/crm/charges", r#"{"amount":8}"#);
     let refused = replay.refused(&charge, &["Nearest is step 2 (`POST /charges`)", "`/amount`"]);
     assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+    replay.call(&chat_for("bob", "", "plan")).expect(200, "replay");
+    replay.refused(&chat_for("eve", "", "plan"), &["once in the recorded run (step 1)"]);
     // Recorded twice: a third time is once too often.
     for _ in 0..2 {
         replay.call(&Ask::get("/crm/orders/1")).expect(200, "replay");
@@ -221,10 +229,10 @@ fn what_is_not_recorded_is_refused_in_the_callers_words_with_the_place_where_it_
     let told = replay.call(&tools.ask("logging/setLevel", &json!({}))).text();
     assert!(told.contains("OG3015"), "{told}");
 
-    replay.refused(&chat("/w/order-8/openai/v1/chat/completions", "plan"), &["recorded are order-7"]);
+    replay.refused(&chat_for("bob", "/w/order-8", "plan"), &["recorded are order-7"]);
     assert_eq!(replay.call(&Ask::get("/elsewhere/x")).status, 404);
     let ended = replay.stop().expect_code(3);
-    ended.says(&["OG3015", "9 calls were refused", "refused: OG3015: `gpt-5` at openai", "refused: OG1004"]);
+    ended.says(&["OG3015", "10 calls were refused", "refused: OG3015: `gpt-5` at openai", "refused: OG1004"]);
     assert_eq!(world.sent(), before, "nothing was sent");
 }
 
@@ -251,6 +259,42 @@ fn the_live_side_of_mcp_is_answered_without_a_server() {
     }
     replay.stop().expect_code(0);
     assert_eq!(world.sent(), before, "nothing was sent");
+}
+
+#[test]
+fn a_list_that_changed_during_the_run_changes_at_the_same_place_in_a_replay() {
+    let server = Server::new(Era::Stateless, Form::Json);
+    let upstream = server.start();
+    let mut sidecar = Setup::new().upstream("tools", "mcp", &upstream.url()).start();
+    let asks = |base: &str| {
+        let mut tools = Caller::stateless(to(base, "tools"), 1);
+        let list = tools.ask("tools/list", &json!({}));
+        [list.clone(), tools.tool("charge", &json!({})), tools.tool("refund", &json!({})), list]
+    };
+    let [list, charge, refund, again] = asks("/w/order-7/a/1");
+    let first = sidecar.call(&list).expect(200, "live");
+    sidecar.call(&charge).expect(200, "live");
+    server.offer(&["refund"]);
+    let second = sidecar.call(&again).expect(200, "live");
+    assert_ne!(first.body, second.body);
+    sidecar.call(&refund).expect(200, "live");
+    assert!(sidecar.stop().success());
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("run.jsonl");
+    let file = file.to_str().unwrap();
+    sidecar.cli(&["journal", "export", "--output", file]).expect_code(0);
+    let replay = Replay::start(file, &[]);
+    for attempt in 1..=2 {
+        let [list, charge, refund, again] = asks(&format!("/w/order-7/a/{attempt}"));
+        for _ in 0..2 {
+            assert_eq!(replay.call(&list).expect(200, "replay").body, first.body);
+        }
+        replay.call(&charge).expect(200, "replay");
+        assert_eq!(replay.call(&again).expect(200, "replay").body, second.body);
+        replay.call(&refund).expect(200, "replay");
+        assert_eq!(replay.call(&again).expect(200, "replay").body, second.body);
+    }
+    replay.stop().expect_code(0);
 }
 
 #[test]
