@@ -13,8 +13,8 @@ use crate::wire::refusal::Refusal;
 /// Most refusals that are kept for the report; the others are counted.
 const REFUSALS_MAX: usize = 20;
 
-/// Refusals that the recorded run was given too.
-const RECORDED_REFUSALS: [Code; 3] = [Code::InDoubt, Code::StepAbandoned, Code::UnknownMcpMethod];
+/// Said of a method whether it is recorded or not, and to clients that only try whether a server knows it.
+const NO_FAULT: Code = Code::UnknownMcpMethod;
 
 /// A workflow of an export.
 #[derive(Clone, Debug)]
@@ -30,6 +30,13 @@ impl RecordedRun {
     /// The attempt of the journal that is the `named`-th of the replay.
     pub(crate) fn attempt(&self, named: AttemptId) -> Option<AttemptId> {
         self.attempts.checked_add(named.number()).and_then(AttemptId::new)
+    }
+
+    /// The records of the run without those of its replays.
+    pub(crate) fn recorded<'r>(&self, records: &'r [Record]) -> &'r [Record] {
+        let is_replay = |record: &Record| matches!(record, Record::AttemptOpened { attempt, .. } if attempt.number() > self.attempts);
+        let end = records.iter().position(is_replay).unwrap_or(records.len());
+        records.get(..end).unwrap_or(records)
     }
 
     /// Steps with a recorded answer.
@@ -110,9 +117,9 @@ impl Recording {
         self.runs.keys().next().filter(|_| self.runs.len() == 1)
     }
 
-    /// Keeps a refusal for the report.
+    /// Keeps a refusal for the report. What the recorded run was told too, such as that a step is in doubt, is none.
     pub(crate) fn note(&self, refusal: &Refusal) {
-        if RECORDED_REFUSALS.iter().any(|code| refusal.code == code.as_str()) {
+        if refusal.code == NO_FAULT.as_str() {
             return;
         }
         let mut refused = self.refused.lock();

@@ -10,6 +10,7 @@ use crate::replay::setback::Subject;
 use crate::wire::refusal::Refusal;
 
 use super::recall::Question;
+use super::strict;
 
 /// Looks up, once in an attempt's life here, what it is to be told again.
 pub(super) fn look_up(question: &Question<'_>, state: &mut RunState) -> Result<(), Refusal> {
@@ -22,7 +23,7 @@ pub(super) fn look_up(question: &Question<'_>, state: &mut RunState) -> Result<(
     let head = journal.attach(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
     let left = if head.is_some_and(|head| head.setbacks > 0) {
         let records = journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
-        setbacks::of(&records, enrolled.attempt)
+        setbacks::of(strict::recorded(question, &records), enrolled.attempt)
     } else {
         Left::default()
     };

@@ -23,6 +23,14 @@ pub(crate) fn applies(sidecar: &Sidecar) -> bool {
     sidecar.snapshot().recording.is_some()
 }
 
+/// The records that count for an attempt: of a strict replay those of the recorded run, because its attempts know
+/// nothing of each other; otherwise all.
+pub(super) fn recorded<'r>(question: &Question<'_>, records: &'r [Record]) -> &'r [Record] {
+    let snapshot = question.sidecar.snapshot();
+    let run = snapshot.recording.as_ref().and_then(|runs| runs.run(&question.enrolled.run.key.workflow));
+    run.map_or(records, |run| run.recorded(records))
+}
+
 /// The refusal of a step. `again`: it is recorded, and has no answer.
 pub(super) async fn not_recorded(question: &Question<'_>, again: Option<&StepSummary>) -> Refusal {
     let call = question.call;

@@ -29,7 +29,7 @@ impl World {
         let model =
             Upstream::start(|request| Script::events(&chat(&[&request.count.to_string()], Usage::Asked)));
         let crm = Upstream::start(|request| match request.target.as_str() {
-            "/broken" => Script::status(500),
+            "/broken" | "/broken?last" => Script::status(500),
             _ => Script::json(format!(r#"{{"call":{}}}"#, request.count)),
         });
         let tools = Server::new(Era::Sessions, Form::Json).start();
@@ -298,21 +298,35 @@ fn a_list_that_changed_during_the_run_changes_at_the_same_place_in_a_replay() {
 }
 
 #[test]
-fn a_step_without_an_answer_is_refused_and_one_in_doubt_is_told_as_it_was() {
+fn what_the_run_went_on_from_is_told_again_and_a_step_without_an_answer_is_refused() {
     let mut world = World::new();
-    let base = "/w/order-7/a/1";
-    world.sidecar.call(&Ask::get(to(base, "crm/broken"))).expect(500, "live");
-    world.sidecar.call(&Ask::post(to(base, "crm/broken"), "{}")).expect(500, "live");
-    let doubt = world.sidecar.call(&Ask::post(to(base, "crm/broken"), "{}"));
-    assert!(doubt.text().contains("OG3001"), "{doubt:?}");
+    let asks = |base: &str| {
+        let broken = to(base, "crm/broken");
+        [Ask::get(broken.clone()), Ask::post(broken.clone(), "{}"), Ask::post(broken, "{}")]
+    };
+    let told = asks("/w/order-7/a/1").map(|ask| world.sidecar.call(&ask));
+    assert_eq!(told.each_ref().map(|answer| answer.status), [500, 500, 422]);
+    assert!(told[2].text().contains("OG3001"), "{told:?}");
+    world.sidecar.call(&Ask::get("/w/order-7/a/1/crm/orders/1")).expect(200, "live");
+    let read = |base: &str| Ask::get(to(base, "crm/broken?last"));
+    world.sidecar.call(&read("/w/order-7/a/1")).expect(500, "live");
     let file = world.export();
+    let before = world.sent();
     let replay = Replay::start(&file, &[]);
-    assert_eq!(replay.call(&Ask::post("/crm/broken", "{}")).body, doubt.body);
-    let replayed = replay.stop().expect_code(0);
-    assert!(!replayed.stderr.contains("refused"), "{replayed:?}");
+    for attempt in [3, 1] {
+        let base = format!("/w/order-7/a/{attempt}");
+        for (ask, told) in asks(&base).iter().zip(&told) {
+            let again = replay.call(ask);
+            assert_eq!((again.status, again.text()), (told.status, told.text()), "attempt {attempt}");
+        }
+        replay.call(&Ask::get(to(&base, "crm/orders/1"))).expect(200, "replay");
+    }
+    let ended = replay.stop().expect_code(0);
+    assert!(!ended.stderr.contains("refused"), "{ended:?}");
     let replay = Replay::start(&file, &[]);
-    replay.refused(&Ask::get("/crm/broken"), &["is step 1 of the recorded run, which failed"]);
+    replay.refused(&read(""), &["is step 4 of the recorded run, which failed"]);
     replay.stop().expect_code(3).says(&["1 call was refused"]);
+    assert_eq!(world.sent(), before, "nothing was sent");
 }
 
 #[test]
