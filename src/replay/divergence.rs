@@ -1,11 +1,9 @@
 //! Whether a restarted agent goes another way than the recorded run (durability.md, section 4): which recorded
-//! steps it has left out, and where its request first differs from the one that was expected. Pure; what is
-//! done about it is decided elsewhere.
+//! steps it has left out. Pure; what is done about it is decided elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::json::{Kind, Value};
 use crate::model::{AttemptId, CallKind, EffectClass, Fingerprint, StepIndex, UpstreamName};
 
 /// Where a call goes: upstream and operation.
@@ -162,123 +160,9 @@ impl Ahead {
     }
 }
 
-/// Where two requests first differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// JSON pointer; empty when the whole differs.
-    pub pointer: String,
-    /// What is recorded there and what is asked, described without their text: it may hold secrets.
-    pub recorded: String,
-    pub asked: String,
-}
-
-/// Deepest value that is compared for itself.
-const DEPTH_MAX: usize = 64;
-/// Objects of more members are compared as they are spelled.
-const MEMBERS_MAX: usize = 4096;
-
-/// The first difference in the order of the recorded one; `None`: they say the same. What the pointers of
-/// `passed_over` name is not compared.
-pub fn difference(recorded: Value<'_>, asked: Value<'_>, passed_over: &[String]) -> Option<Difference> {
-    let mut place = Place { pointer: String::new(), depth: 0, passed_over };
-    differs(Some(recorded), Some(asked), &mut place)
-}
-
-/// Where in the requests one is.
-struct Place<'a> {
-    pointer: String,
-    depth: usize,
-    /// Pointers to what is not compared.
-    passed_over: &'a [String],
-}
-
-fn differs(
-    recorded: Option<Value<'_>>,
-    asked: Option<Value<'_>>,
-    place: &mut Place<'_>,
-) -> Option<Difference> {
-    if place.passed_over.contains(&place.pointer) {
-        return None;
-    }
-    let (Some(one), Some(other)) = (recorded, asked) else {
-        return Some(here(recorded, asked, place)).filter(|_| recorded.is_some() || asked.is_some());
-    };
-    let deeper = place.depth < DEPTH_MAX;
-    match (one.kind(), other.kind()) {
-        (Kind::Object, Kind::Object) if deeper && is_small(one) && is_small(other) => {
-            let below = one.members().find_map(|(key, value)| {
-                let key = key.string().unwrap_or_default();
-                place.within(&key, |place| differs(Some(value), other.get(&key), place))
-            });
-            below.or_else(|| {
-                other.members().find_map(|(key, value)| {
-                    let key = key.string().unwrap_or_default();
-                    let is_new = one.get(&key).is_none();
-                    is_new.then(|| place.within(&key, |place| differs(None, Some(value), place)))?
-                })
-            })
-        }
-        (Kind::Array, Kind::Array) if deeper => {
-            let (mut ones, mut others) = (one.elements(), other.elements());
-            for at in 0usize.. {
-                let (one, other) = (ones.next(), others.next());
-                if one.is_none() && other.is_none() {
-                    break;
-                }
-                let found = place.within(&at.to_string(), |place| differs(one, other, place));
-                if found.is_some() {
-                    return found;
-                }
-            }
-            None
-        }
-        (Kind::String, Kind::String) if one.string() == other.string() => None,
-        _ if one.raw() == other.raw() => None,
-        _ => Some(here(recorded, asked, place)),
-    }
-}
-
-fn is_small(object: Value<'_>) -> bool {
-    object.members().nth(MEMBERS_MAX).is_none()
-}
-
-impl Place<'_> {
-    /// Asks below one member, with its name on the pointer.
-    fn within<T>(&mut self, name: &str, ask: impl FnOnce(&mut Self) -> T) -> T {
-        let len = self.pointer.len();
-        self.pointer.push('/');
-        self.pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
-        self.depth += 1;
-        let answer = ask(self);
-        self.depth -= 1;
-        self.pointer.truncate(len);
-        answer
-    }
-}
-
-fn here(recorded: Option<Value<'_>>, asked: Option<Value<'_>>, place: &Place<'_>) -> Difference {
-    Difference { pointer: place.pointer.clone(), recorded: described(recorded), asked: described(asked) }
-}
-
-/// A value without its text.
-fn described(value: Option<Value<'_>>) -> String {
-    let Some(value) = value else { return "nothing".to_owned() };
-    match value.kind() {
-        Kind::Array => format!("a list of {}", value.elements().count()),
-        Kind::False | Kind::True => "a boolean".to_owned(),
-        Kind::Null => "null".to_owned(),
-        Kind::Number => "a number".to_owned(),
-        Kind::Object => format!("an object with {} members", value.members().count()),
-        Kind::String => {
-            format!("a text of {} characters", value.string().unwrap_or_default().chars().count())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::Tape;
 
     fn step(number: u64) -> StepIndex {
         StepIndex::new(number).unwrap()
@@ -378,41 +262,5 @@ mod tests {
         assert_eq!((reworded(None), reworded(known(7)), reworded(known(8))), (1, 1, 0));
         assert_eq!(ahead.reworded(&tool("refund"), None).count(), 0);
         assert_eq!((ahead.expected(&tool("refund")), ahead.passed().count()), (Some(step(1)), 0));
-    }
-
-    #[track_caller]
-    fn check_difference(recorded: &str, asked: &str, expected: Option<(&str, &str, &str)>) {
-        let (one, other) =
-            (Tape::parse(recorded.as_bytes()).unwrap(), Tape::parse(asked.as_bytes()).unwrap());
-        let passed_over = ["/id", "/params/_meta"].map(str::to_owned);
-        let found = difference(one.root(recorded.as_bytes()), other.root(asked.as_bytes()), &passed_over);
-        let found = found.as_ref().map(|found| (&*found.pointer, &*found.recorded, &*found.asked));
-        assert_eq!(found, expected, "{recorded} and {asked}");
-    }
-
-    #[test]
-    fn the_first_difference_is_named_and_never_shown() {
-        check_difference(r#"{"a":1,"b":[1,"x"]}"#, r#"{"b":[1,"\u0078"],"a":1}"#, None);
-        check_difference(
-            r#"{"m":[{"c":"now is 9"}]}"#,
-            r#"{"m":[{"c":"now is 10"}]}"#,
-            Some(("/m/0/c", "a text of 8 characters", "a text of 9 characters")),
-        );
-        check_difference(r#"{"a/b":1}"#, r#"{"a/b":2}"#, Some(("/a~1b", "a number", "a number")));
-        check_difference(r#"{"a":[1]}"#, r#"{"a":[1,2]}"#, Some(("/a/1", "nothing", "a number")));
-        check_difference(r#"{"a":1}"#, "{}", Some(("/a", "a number", "nothing")));
-        check_difference("{}", r#"{"a":{}}"#, Some(("/a", "nothing", "an object with 0 members")));
-        check_difference(
-            r#"{"id":1,"params":{"_meta":{"token":1},"name":1}}"#,
-            r#"{"id":2,"params":{"name":2}}"#,
-            Some(("/params/name", "a number", "a number")),
-        );
-        check_difference(
-            r#"{"a":1}"#,
-            r#"{"id":1,"a":1,"params":{"_meta":1}}"#,
-            Some(("/params", "nothing", "an object with 1 members")),
-        );
-        check_difference(r#"{"id":1}"#, r#"{"id":2}"#, None);
-        check_difference("[]", "{}", Some(("", "a list of 0", "an object with 0 members")));
     }
 }

@@ -13,7 +13,8 @@ use crate::model::{AttemptId, CallKind, EffectClass, StepIndex};
 use crate::proxy::fork;
 use crate::proxy::refusal;
 use crate::proxy::run::RunState;
-use crate::replay::divergence::{Ahead, Difference, Tool, difference};
+use crate::replay::difference::{Difference, difference};
+use crate::replay::divergence::{Ahead, Tool};
 use crate::replay::fingerprint;
 use crate::wire::refusal::Refusal;
 
