@@ -14,6 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use outrigger::model::Dialect;
 use outrigger::replay::fingerprint::{self, Asked};
+use outrigger::replay::normalise::Matching;
 use outrigger::wire::{self, Inspected, RequestView};
 
 const HEADERS: [(&str, &[u8]); 2] = [("content-type", b"application/json"), ("user-agent", b"OpenAI/Python")];
@@ -25,7 +26,7 @@ fn inspect(body: &[u8]) -> Inspected {
 }
 
 fn fingerprints(found: &Inspected, body: &[u8]) -> fingerprint::Fingerprints {
-    fingerprint::of(&Asked {
+    let asked = Asked {
         channel: found.operation.channel,
         surface: found.operation.surface,
         route: "openai",
@@ -35,7 +36,8 @@ fn fingerprints(found: &Inspected, body: &[u8]) -> fingerprint::Fingerprints {
         headers: &HEADERS,
         body,
         json: found.json.as_ref(),
-    })
+    };
+    fingerprint::of(&asked, &Matching::default())
 }
 
 fn bench(criterion: &mut Criterion) {

@@ -124,6 +124,7 @@ fn upstream_of(settings: &config::Upstream, client: upstream::Client) -> Upstrea
         client,
         idle: settings.idle_timeout,
         drain: settings.drain,
+        matching: settings.matching.clone(),
         tools: tools_of(settings),
         observe_only: AtomicBool::new(settings.usage == UsageMode::Observe),
     }

@@ -37,5 +37,10 @@ pub(super) const SETTLE_S: Bound = bound(60, 0, DAY_S);
 
 pub(super) const DRAIN_S: Bound = bound(300, 0, DAY_S);
 
+/// Each is looked for in every request.
+pub(super) const MATCH_HEADERS_MAX: usize = 16;
+/// The same of scrubs, for which every model request may be read once more.
+pub(super) const SCRUBS_MAX: usize = 32;
+
 /// Within the 30 seconds that Kubernetes leaves between SIGTERM and SIGKILL.
 pub(super) const SHUTDOWN_S: Bound = bound(25, 0, DAY_S);

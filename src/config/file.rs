@@ -155,10 +155,69 @@ pub(super) struct Upstream {
     #[schemars(range(min = bounds::DRAIN_S.min, max = bounds::DRAIN_S.max))]
     #[schemars(extend("default" = bounds::DRAIN_S.default))]
     pub(super) drain_s: Field<u64>,
+    /// How calls are matched with recorded ones after a restart of the agent.
+    #[serde(rename = "match")]
+    pub(super) matching: Field<Match>,
     /// What is known of this upstream's tools, by name: for `mcp` the names its server gives them, for `http`
     /// names of your own, each with its `method` and `path`. Tools that are not here are judged by the
     /// protocol alone: a tool call and a POST are effects.
     pub(super) tools: Field<BTreeMap<Key, Field<Tool>>>,
+}
+
+/// How calls are matched with recorded ones. A call whose recorded one is equal to the byte always finds it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Match {
+    /// Headers that tell calls apart, beside `anthropic-beta`, `openai-beta` and the content type, which always
+    /// do: calls with other values in them are other calls. Changing this makes recorded calls unknown.
+    #[schemars(length(max = bounds::MATCH_HEADERS_MAX))]
+    pub(super) headers: Field<Vec<Field<String>>>,
+    /// Only for LLM APIs: members that say nothing about which call it is. True: left out when no equal call is
+    /// recorded.
+    pub(super) normalise: Field<Normalise>,
+    /// Only for LLM APIs: places in the request where something differs from run to run, and what. Left out when
+    /// no equal call is recorded; what is sent is never changed. `outrigger doctor` proposes them.
+    #[schemars(length(max = bounds::SCRUBS_MAX))]
+    pub(super) scrubs: Field<Vec<Field<Scrub>>>,
+}
+
+/// Members of a model request that may be left out.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Normalise {
+    /// Every `cache_control` of the request, at any depth but in the arguments and descriptions of tools.
+    #[schemars(extend("default" = false))]
+    pub(super) cache_control: Field<bool>,
+    /// Where clients name the user or the run, such as Claude Code's `user_id`.
+    #[schemars(extend("default" = true))]
+    pub(super) metadata: Field<bool>,
+    /// Which calls share a provider's cache.
+    #[schemars(extend("default" = true))]
+    pub(super) prompt_cache_key: Field<bool>,
+    /// Whom the provider may hold responsible.
+    #[schemars(extend("default" = true))]
+    pub(super) safety_identifier: Field<bool>,
+    /// How fast and at what price the answer is made.
+    #[schemars(extend("default" = false))]
+    pub(super) service_tier: Field<bool>,
+    /// Whether the provider keeps the answer.
+    #[schemars(extend("default" = false))]
+    pub(super) store: Field<bool>,
+    /// For whom the call is made.
+    #[schemars(extend("default" = true))]
+    pub(super) user: Field<bool>,
+}
+
+/// A place in model requests, and what differs there from run to run.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["pointer", "regex"]))]
+pub(super) struct Scrub {
+    /// JSON pointer into the request, in which `*` stands for every element of a list: /messages/*/content. Of a
+    /// list of parts it means their texts. The arguments of tool calls are out of reach.
+    pub(super) pointer: Field<String>,
+    /// Regular expression (without look-around and back-references) of what counts as one constant there.
+    pub(super) regex: Field<String>,
 }
 
 /// What is known of one tool.

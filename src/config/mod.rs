@@ -9,6 +9,7 @@ mod expand;
 mod file;
 mod listen;
 mod load;
+mod matching;
 mod replayed;
 mod report;
 mod resolve;

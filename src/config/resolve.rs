@@ -16,9 +16,10 @@ use super::settings::{
     UpstreamUrl, UsageMode, Workers, WorkflowIds,
 };
 use super::tree::Span;
-use super::{listen, tools, url};
+use super::{listen, matching, tools, url};
 use crate::diag::Code;
 use crate::model::{Dialect, UpstreamName, WorkflowId};
+use crate::replay::normalise::Matching;
 
 /// The settings, of use only when there is no problem.
 #[derive(Debug)]
@@ -225,6 +226,7 @@ pub(super) fn plain_upstream(name: UpstreamName, dialect: Dialect, url: Upstream
         idle_timeout: Duration::from_secs(bounds::UPSTREAM_IDLE_TIMEOUT_S.default),
         drain: Duration::from_secs(bounds::DRAIN_S.default),
         env: BTreeMap::new(),
+        matching: Matching::default(),
         tools: BTreeMap::new(),
     }
 }
@@ -277,6 +279,7 @@ fn upstream(
         Some(file::Usage::Observe) => UsageMode::Observe,
     };
     let tools = tools::tools(given, dialect, problems);
+    let matching = matching::matching(given, dialect, problems);
     let plain = plain_upstream(name?.clone(), dialect?, url?);
     Some(Upstream {
         ca_file,
@@ -285,6 +288,7 @@ fn upstream(
         idle_timeout: idle,
         drain,
         usage,
+        matching,
         tools,
         ..plain
     })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Dialect, ToolRule, UpstreamName, WorkflowId};
+use crate::replay::normalise::Matching;
 use crate::route::PathTemplate;
 
 /// The whole config, resolved.
@@ -115,6 +116,8 @@ pub struct Upstream {
     /// Variables that `outrigger run` sets, each to this upstream's base URL with a path (`/mcp`, or empty)
     /// behind it.
     pub env: BTreeMap<EnvName, String>,
+    /// How its calls are matched with recorded ones.
+    pub matching: Matching,
     /// What is known of its tools, by name.
     pub tools: BTreeMap<String, Tool>,
 }

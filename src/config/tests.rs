@@ -1,5 +1,6 @@
 //! The config as people meet it: what they write, and what they are told when it is wrong.
 
+mod matching;
 mod tools;
 
 use std::collections::BTreeMap;

@@ -97,6 +97,8 @@ codes! {
     2016 BadEnvArgument,
     /// What is said of a tool means nothing.
     2017 BadTool,
+    /// What is said of matching means nothing, or would take different calls for one.
+    2019 BadMatch,
     // 3: the workflow and its journal.
     /// 422: this effect may have happened already.
     3001 InDoubt,

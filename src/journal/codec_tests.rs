@@ -7,7 +7,7 @@ use super::super::record::{Completed, Diverged, FailedAnswer, Intent, Listed, Pe
 use super::*;
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
-    Owner, Resolution, RunNonce, StepIndex, Timestamp, UpstreamName, Usage, WorkflowId,
+    FoundBy, Owner, Resolution, RunNonce, StepIndex, Timestamp, UpstreamName, Usage, WorkflowId,
 };
 use crate::wire::refusal::{Again, McpForm};
 
@@ -162,6 +162,7 @@ fn small() -> impl Strategy<Value = Record> {
         FailureClass::Status,
         FailureClass::Timeout,
     ];
+    let found = vec![FoundBy::Exact, FoundBy::Identity, FoundBy::Normalised];
     let resolutions =
         vec![Resolution::Abandoned, Resolution::Completed, Resolution::NotExecuted, Resolution::Repeat];
     prop_oneof![
@@ -212,7 +213,8 @@ fn small() -> impl Strategy<Value = Record> {
                 words
             }),
         (step(), ".{0,60}", at()).prop_map(|(step, cause, at)| Record::InDoubt { step, cause, at }),
-        (step(), attempt(), at()).prop_map(|(step, attempt, at)| Record::Redelivered { step, attempt, at }),
+        (step(), attempt(), at(), prop::option::of(prop::sample::select(found)))
+            .prop_map(|(step, attempt, at, found_by)| Record::Redelivered { step, attempt, at, found_by }),
         (step(), attempt()).prop_map(|(step, attempt)| Record::Delivered { step, attempt }),
         (".{0,60}", at()).prop_map(|(reason, at)| Record::WorkflowClosed { reason, at }),
         (prop::collection::vec(any::<u64>(), 0..5), ".{0,30}", at())

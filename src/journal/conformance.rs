@@ -138,7 +138,7 @@ pub(crate) fn in_doubt(number: u64) -> Record {
 }
 
 pub(crate) fn redelivered(number: u64, attempt_number: u32) -> Record {
-    Record::Redelivered { step: step(number), attempt: attempt(attempt_number), at: AT }
+    Record::Redelivered { step: step(number), attempt: attempt(attempt_number), at: AT, found_by: None }
 }
 
 pub(crate) fn delivered(number: u64, attempt_number: u32) -> Record {

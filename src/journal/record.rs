@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
-    Resolution, RunNonce, StepIndex, Timestamp, UpstreamName, Usage,
+    FoundBy, Resolution, RunNonce, StepIndex, Timestamp, UpstreamName, Usage,
 };
 
 use super::via;
@@ -324,6 +324,9 @@ pub enum Record {
         attempt: AttemptId,
         #[cbor(n(3), with = "via")]
         at: Timestamp,
+        /// By which name it was found; older records do not say.
+        #[cbor(n(4), with = "via", has_nil)]
+        found_by: Option<FoundBy>,
     },
     /// The agent's side of `attempt` was handed the end of the answer. Tells, after a restart of the
     /// sidecar, a retry of an answer that never arrived from the next call of a polling loop.

@@ -6,7 +6,7 @@ use minicbor::{Decoder, Encoder, decode as decoding, encode as encoding};
 
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
-    Resolution, RunNonce, StepIndex, StepState, Timestamp, UpstreamName, Usage,
+    FoundBy, Resolution, RunNonce, StepIndex, StepState, Timestamp, UpstreamName, Usage,
 };
 use crate::wire::refusal::{Again, McpForm};
 
@@ -142,6 +142,7 @@ numbered!(CallKind { Http = 1, Llm = 2, Mcp = 3 });
 numbered!(Dialect { Anthropic = 1, Gemini = 2, Http = 3, Mcp = 4, Openai = 5 });
 numbered!(EffectClass { Effect = 1, Idempotent = 2, Read = 3 });
 numbered!(FailureClass { Cut = 1, Connect = 2, Reset = 3, Status = 4, Timeout = 5 });
+numbered!(FoundBy { Exact = 1, Identity = 2, Normalised = 3 });
 numbered!(Resolution { Abandoned = 1, Completed = 2, NotExecuted = 3, Repeat = 4 });
 numbered!(StepState { Completed = 1, Failed = 2, InDoubt = 3, Open = 4, Refused = 5, Abandoned = 6 });
 

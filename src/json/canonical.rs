@@ -2,6 +2,8 @@
 //! keys, strings spelled one way, no space between tokens. Numbers keep their text (`1`, `1.0` and `1e0`
 //! differ), arrays their order, equal keys all their values in order of appearance.
 
+use std::collections::BTreeMap;
+
 use super::tape::{Escapes, Kind, Value};
 use super::tape::{array_index, unescape_token};
 use super::text;
@@ -15,6 +17,45 @@ pub struct Exclude<'a> {
     pub pointers: &'a [&'a str],
 }
 
+/// Values of one text that are not written as they are spelled.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// By where the value begins; `None`: it is left out, with its key.
+    by_start: BTreeMap<usize, Option<Vec<u8>>>,
+}
+
+impl Changes {
+    /// Leaves the value out, with its key if it has one.
+    pub fn leave_out(&mut self, value: Value<'_>) {
+        self.by_start.insert(start(value), None);
+    }
+
+    /// Writes these bytes in the place of the value, unless it is left out.
+    pub fn replace(&mut self, value: Value<'_>, with: Vec<u8>) {
+        let known = self.by_start.entry(start(value)).or_insert_with(|| Some(Vec::new()));
+        if let Some(known) = known {
+            *known = with;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_start.is_empty()
+    }
+
+    pub fn leaves_out(&self, value: Value<'_>) -> bool {
+        matches!(self.of(value), Some(None))
+    }
+
+    /// Whether the value or anything inside it is written otherwise.
+    pub fn touches(&self, value: Value<'_>) -> bool {
+        self.by_start.range(value.span()).next().is_some()
+    }
+
+    fn of(&self, value: Value<'_>) -> Option<&Option<Vec<u8>>> {
+        if self.by_start.is_empty() { None } else { self.by_start.get(&start(value)) }
+    }
+}
+
 /// Writes the canonical spelling of `value` into `sink`, piece by piece.
 pub fn write<'a>(value: Value<'a>, exclude: &Exclude<'_>, sink: &mut impl FnMut(&[u8])) {
     let mut excluded = Vec::new();
@@ -24,8 +65,19 @@ pub fn write<'a>(value: Value<'a>, exclude: &Exclude<'_>, sink: &mut impl FnMut(
     for member in exclude.members {
         excluded.extend(value.members().filter(|(key, _)| key.is_str(member)).map(|(_, value)| start(value)));
     }
-    let mut writer = Writer { excluded, order: Vec::new(), scratch: Vec::new(), sink };
+    let changes = Changes { by_start: excluded.into_iter().map(|start| (start, None)).collect() };
+    write_changed(value, &changes, sink);
+}
+
+/// The same, with changes instead of exclusions.
+pub fn write_changed<'a>(value: Value<'a>, changes: &Changes, sink: &mut impl FnMut(&[u8])) {
+    let mut writer = Writer { changes, order: Vec::new(), scratch: Vec::new(), sink };
     writer.value(value);
+}
+
+/// Appends the canonical spelling of a text, without its quotes.
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
+    text.chars().for_each(|character| text::write_character(character, out));
 }
 
 /// The members of an object in canonical order.
@@ -72,8 +124,7 @@ fn sort(members: &mut [(Value<'_>, Value<'_>)]) {
 }
 
 struct Writer<'a, 's, S> {
-    /// Where the values begin that are left out.
-    excluded: Vec<usize>,
+    changes: &'s Changes,
     /// Members of the objects being written, innermost last.
     order: Vec<(Value<'a>, Value<'a>)>,
     scratch: Vec<u8>,
@@ -82,6 +133,9 @@ struct Writer<'a, 's, S> {
 
 impl<'a, S: FnMut(&[u8])> Writer<'a, '_, S> {
     fn value(&mut self, value: Value<'a>) {
+        if let Some(Some(instead)) = self.changes.of(value) {
+            return (self.sink)(instead);
+        }
         match value.kind() {
             Kind::Array => self.array(value),
             Kind::Object => self.object(value),
@@ -91,7 +145,7 @@ impl<'a, S: FnMut(&[u8])> Writer<'a, '_, S> {
     }
 
     fn is_excluded(&self, value: Value<'_>) -> bool {
-        !self.excluded.is_empty() && self.excluded.contains(&start(value))
+        self.changes.leaves_out(value)
     }
 
     fn string(&mut self, value: Value<'_>) {
@@ -202,6 +256,37 @@ mod tests {
         assert_eq!(without(&["params", "x"], &[]), r#"{"id":1,"id":2}"#);
         assert_eq!(without(&["id", "x"], &["/params/a/1", "/params/_meta"]), r#"{"params":{"a":[0,2]}}"#);
         assert_eq!(without(&["id", "params"], &["/x/id", "/nothing/here"]), r#"{"x":{}}"#);
+    }
+
+    #[test]
+    fn changes_are_written_and_nothing_else_is_another() {
+        let text = r#"{"a":["x",{"b":1}],"c":"\u0041"}"#;
+        let tape = Tape::parse(text.as_bytes()).unwrap();
+        let root = tape.root(text.as_bytes());
+        let mut changes = Changes::default();
+        let written = |changes: &Changes| {
+            let mut out = Vec::new();
+            write_changed(root, changes, &mut |piece| out.extend_from_slice(piece));
+            String::from_utf8(out).unwrap()
+        };
+        assert!(changes.is_empty() && !changes.touches(root));
+        assert_eq!(written(&changes), canonical(text));
+        changes.replace(root.pointer("/a/0").unwrap(), b"<x>".to_vec());
+        changes.leave_out(root.pointer("/a/1/b").unwrap());
+        changes.replace(root.pointer("/a/1/b").unwrap(), b"<b>".to_vec());
+        assert_eq!(written(&changes), r#"{"a":[<x>,{}],"c":"A"}"#);
+        let touched = |pointer| changes.touches(root.pointer(pointer).unwrap());
+        assert!(touched("") && touched("/a") && touched("/a/1") && !touched("/c"));
+    }
+
+    #[test]
+    fn a_text_is_spelled_as_a_string_of_the_same_characters_is() {
+        let text = "a\"\\\n\u{1}é😀/";
+        let mut spelled = b"\"".to_vec();
+        write_text(text, &mut spelled);
+        spelled.push(b'"');
+        let string = serde_json::to_string(text).unwrap();
+        assert_eq!(String::from_utf8(spelled).unwrap(), canonical(&string));
     }
 
     proptest! {

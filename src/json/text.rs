@@ -137,7 +137,8 @@ pub(super) fn write_canonical(inside: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn write_character(character: char, out: &mut Vec<u8>) {
+/// Appends the canonical spelling of one character of a string.
+pub(super) fn write_character(character: char, out: &mut Vec<u8>) {
     let short = match character {
         '"' | '\\' => Some(character),
         '\u{8}' => Some('b'),

@@ -13,7 +13,7 @@ pub use ids::{
     AttemptId, BadId, BodyHash, Epoch, Fingerprint, Owner, RunNonce, StepIndex, UpstreamName, WorkflowId,
     WorkflowKey,
 };
-pub use step::{AttemptReason, FailureClass, Resolution, Source, StepState};
+pub use step::{AttemptReason, FailureClass, FoundBy, Resolution, Source, StepState};
 #[cfg(test)]
 pub(crate) use time::TestClock;
 pub use time::{Clock, Timestamp};

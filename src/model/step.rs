@@ -62,6 +62,27 @@ impl Resolution {
     }
 }
 
+/// By which of its names a recorded step was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FoundBy {
+    /// The request is the recorded one, but for how it is spelled.
+    Exact,
+    /// It is another call of a tool with the same identity.
+    Identity,
+    /// It differs only in what says nothing about a model call.
+    Normalised,
+}
+
+impl FoundBy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Identity => "identity",
+            Self::Normalised => "normalised",
+        }
+    }
+}
+
 /// Where an answer came from: the value of `x-outrigger-source`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {

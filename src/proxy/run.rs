@@ -139,12 +139,23 @@ pub(crate) struct UpstreamSession {
     pub(crate) ended: bool,
 }
 
+/// Steps of earlier lives of the sidecar by normalised fingerprints that are not the recorded ones, since the
+/// config was another one then.
+#[derive(Debug, Default)]
+pub(crate) struct Renewed {
+    /// What the calls had beside their bodies for which this was looked at.
+    pub(crate) heads: Vec<Fingerprint>,
+    pub(crate) steps: HashMap<Fingerprint, Vec<StepIndex>>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct RunState {
     pub(crate) attempt: Option<LiveAttempt>,
     pub(crate) running: HashMap<StepIndex, Arc<Feed>>,
     /// What is to be recorded with the next commit.
     pub(crate) notes: Vec<Record>,
+    /// Recorded model calls by what they are normalised to under this process's config.
+    pub(crate) renewed: Renewed,
     /// Sessions the upstreams gave, by upstream and by the session id the agent was shown.
     pub(crate) sessions: HashMap<(UpstreamName, String), UpstreamSession>,
 }
@@ -158,6 +169,8 @@ pub(crate) struct Run {
     pub(crate) resolved: tokio::sync::Notify,
     /// One session is opened at a time.
     pub(crate) opening_session: tokio::sync::Mutex<()>,
+    /// Recorded calls are normalised anew by one call at a time.
+    pub(crate) renewing: tokio::sync::Mutex<()>,
 }
 
 impl RunState {
@@ -203,6 +216,7 @@ impl Runs {
             state: Mutex::default(),
             resolved: tokio::sync::Notify::new(),
             opening_session: tokio::sync::Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
         });
         runs.insert(key, Arc::clone(&run));
         run

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::identity::peer::Finder;
 use crate::journal::Journal;
 use crate::model::{Clock, Dialect, RunNonce, UpstreamName, WorkflowId};
+use crate::replay::normalise::Matching;
 use crate::route::Tools;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream;
@@ -36,6 +37,8 @@ pub struct Upstream {
     pub idle: Duration,
     /// How long an answer is read on after the agent left.
     pub drain: Duration,
+    /// How its calls are matched with recorded ones.
+    pub matching: Matching,
     /// What the operator has said of its tools.
     pub tools: Tools,
     /// Do not ask OpenAI streams for their usage: configured so, or this upstream refused the option.

@@ -4,4 +4,6 @@ pub mod cursor;
 pub mod difference;
 pub mod divergence;
 pub mod fingerprint;
+pub mod normalise;
+pub mod scrub;
 pub mod setback;

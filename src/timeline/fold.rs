@@ -8,7 +8,7 @@ use crate::journal::state::{Backing, Change, Fault, StepEntry, Use, WorkflowStat
 use crate::journal::{self, Completed, Intent, Record};
 use crate::model::{AttemptId, Source, StepIndex, StepState, Timestamp, WorkflowKey};
 
-use super::{Attempt, Decision, Diverged, Refused, State, Step, Timeline, Tokens, unproxied};
+use super::{Attempt, Decision, Diverged, Found, Refused, State, Step, Timeline, Tokens, unproxied};
 
 /// Nothing is known beside the records: the fold begins at the first one.
 struct Nothing;
@@ -34,6 +34,7 @@ struct Story<'a> {
     status: Option<u16>,
     completed: Option<&'a Completed>,
     redelivered: Vec<u32>,
+    found: Vec<Found>,
     detail: Option<&'a str>,
 }
 
@@ -122,6 +123,7 @@ impl<'a> Story<'a> {
             status: None,
             completed: None,
             redelivered: Vec::new(),
+            found: Vec::new(),
             detail: None,
         }
     }
@@ -142,11 +144,13 @@ impl<'a> Story<'a> {
             self.detail = Some(detail);
         } else if let Record::InDoubt { cause, .. } = record {
             self.detail.get_or_insert(cause);
-        } else if let Record::Redelivered { attempt, .. } = record
+        } else if let Record::Redelivered { attempt, found_by, .. } = record {
+            let attempt = attempt.number();
+            self.found.extend(found_by.map(|by| Found { attempt, by: by.as_str().to_owned() }));
             // Without a recorded answer the attempt took the step over, to try it again or to join it.
-            && self.completed.is_some()
-        {
-            self.redelivered.push(attempt.number());
+            if self.completed.is_some() {
+                self.redelivered.push(attempt);
+            }
         }
     }
 }
@@ -168,6 +172,7 @@ fn step(story: &Story<'_>, change: &Change) -> Option<Step> {
         duration_ms: story.ended_at.map(|ended| ended.since_ms(story.tried_at)),
         usage: usage.map_or_else(Tokens::default, Tokens::from),
         redelivered: story.redelivered.clone(),
+        found: story.found.clone(),
         tries: summary.tries,
         possibly_billed: story.completed.is_some_and(|completed| completed.possibly_billed),
         is_error: story.completed.is_some_and(|completed| completed.is_error),

@@ -110,6 +110,9 @@ pub struct Step {
     /// The attempts that were served the recorded answer.
     #[serde(default)]
     pub redelivered: Vec<u32>,
+    /// By which of its names they found it, where that is recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<Found>,
     /// How often it was sent; 0 when that is not known.
     #[serde(default)]
     pub tries: u32,
@@ -122,6 +125,15 @@ pub struct Step {
     /// Why it failed or is in doubt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+/// How a later attempt's call was recognised as a recorded step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    pub attempt: u32,
+    /// `exact`, `normalised` (it differs only in what the config leaves out) or `identity` (of an effect).
+    #[serde(rename = "match")]
+    pub by: String,
 }
 
 /// Tokens of one step; what was not reported is left away.

@@ -7,7 +7,7 @@ use crate::journal::memory::Memory;
 use crate::journal::{Batch, Completed, Intent, Record, Urgency};
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
-    Owner, RunNonce, StepIndex, TestClock, Timestamp, UpstreamName,
+    FoundBy, Owner, RunNonce, StepIndex, TestClock, Timestamp, UpstreamName,
 };
 
 /// 2026-11-20T14:00:00Z.
@@ -85,7 +85,8 @@ fn completed(step: u64, ms: i64, tokens: Option<(u64, u64)>, announced: &[&str])
 }
 
 fn again(step: u64, by: u32, ms: i64) -> Record {
-    Record::Redelivered { step: number(step), attempt: attempt(by), at: at(ms) }
+    let found_by = Some(if step == 1 { FoundBy::Normalised } else { FoundBy::Exact });
+    Record::Redelivered { step: number(step), attempt: attempt(by), at: at(ms), found_by }
 }
 
 fn failed(step: u64, tried: u32, status: u16, ms: i64) -> Record {

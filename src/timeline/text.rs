@@ -1,5 +1,7 @@
 //! The timeline for people: header, one line per step, and what deserves attention.
 
+use std::collections::BTreeMap;
+
 use super::table::{self, Align, Column};
 use super::{Diverged, State, Step, Timeline};
 
@@ -7,6 +9,9 @@ use super::{Diverged, State, Step, Timeline};
 const NOTES_MAX: usize = 20;
 /// Attempts that are listed one by one.
 const ATTEMPTS_MAX: usize = 20;
+
+/// Steps that one line names.
+const STEPS_SHOWN_MAX: usize = 20;
 
 const COLUMNS: [Column; 12] = [
     Column::fixed("step", Align::Right),
@@ -119,7 +124,7 @@ fn notes(timeline: &Timeline) -> Vec<String> {
             unproxied.step, unproxied.tool
         )
     });
-    let diverged = timeline.diverged.iter().map(diverged);
+    let diverged = timeline.diverged.iter().map(diverged).chain(loosely_found(timeline));
     let decided = timeline.decisions.iter().map(|decision| {
         format!(
             "{} decided at {}: {} {}",
@@ -130,6 +135,26 @@ fn notes(timeline: &Timeline) -> Vec<String> {
         )
     });
     troubled.chain(billed).chain(diverged).chain(refused).chain(decided).chain(unproxied).collect()
+}
+
+/// What was found although another request asked for it, a line per attempt and name.
+fn loosely_found(timeline: &Timeline) -> Vec<String> {
+    let mut steps: BTreeMap<(u32, &str), Vec<u64>> = BTreeMap::new();
+    for step in &timeline.steps {
+        for found in step.found.iter().filter(|found| found.by != "exact") {
+            steps.entry((found.attempt, found.by.as_str())).or_default().push(step.step);
+        }
+    }
+    let line = |((attempt, by), steps): ((u32, &str), Vec<u64>)| {
+        let shown = match steps.get(..STEPS_SHOWN_MAX) {
+            Some(first) if steps.len() > first.len() => {
+                format!("{} and {} more", listed(first), steps.len() - first.len())
+            }
+            _ => listed(&steps),
+        };
+        format!("attempt {attempt} asked for {shown} in other words: found as {by}")
+    };
+    steps.into_iter().map(line).collect()
 }
 
 fn diverged(diverged: &Diverged) -> String {

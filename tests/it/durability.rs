@@ -8,6 +8,7 @@ mod matching;
 mod order;
 mod probes;
 mod resolved;
+mod scrubs;
 mod setbacks;
 mod tools;
 

@@ -47,9 +47,12 @@ pub(super) fn of(record: &Record) -> Value {
         Record::InDoubt { step, cause, at } => {
             json!({ "step": step.number(), "cause": cause, "at": at.to_string() })
         }
-        Record::Redelivered { step, attempt, at } => {
-            json!({ "step": step.number(), "attempt": attempt.number(), "at": at.to_string() })
-        }
+        Record::Redelivered { step, attempt, at, found_by } => json!({
+            "step": step.number(),
+            "attempt": attempt.number(),
+            "at": at.to_string(),
+            "found_by": found_by.map(|found_by| found_by.as_str()),
+        }),
         Record::Delivered { step, attempt } => {
             json!({ "step": step.number(), "attempt": attempt.number() })
         }

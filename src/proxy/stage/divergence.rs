@@ -134,7 +134,7 @@ pub(super) fn ahead<'s>(
 pub(super) async fn compare(question: &Question<'_>, expected: Option<StepIndex>) -> Option<Difference> {
     let (journal, key) = (Arc::clone(&question.sidecar.journal), question.enrolled.run.key.clone());
     let (expected, asked) = (expected?, question.call.body.clone());
-    let mut passed_over = fingerprint::passed_over(question.asked.kind);
+    let mut passed_over = fingerprint::passed_over(question.asked.kind, &question.call.upstream.matching);
     passed_over.extend(idempotency::argument(question.call));
     let reading = tokio::task::spawn_blocking(move || {
         let StepRecord { intent, .. } = journal.step(&key, expected).ok()??;

@@ -13,6 +13,7 @@ pub(crate) mod order;
 pub(crate) mod pass;
 pub(crate) mod recall;
 pub(crate) mod record;
+mod renew;
 pub(crate) mod repetition;
 pub(crate) mod respond;
 pub(crate) mod route;

@@ -102,7 +102,7 @@ impl Slot {
         }
         let Try { step, tried, mut batch, request, key } = match &self.again {
             None => self.first_try(sidecar, call, asked, &found, request)?,
-            Some(again) => self.next_try(sidecar, call, again)?,
+            Some(again) => self.next_try(&question, &found, again)?,
         };
         batch.records = state.with_notes(batch.records);
         let urgency = if asked.class == EffectClass::Read { Urgency::Ride } else { Urgency::Now };
@@ -123,13 +123,15 @@ impl Slot {
         Ok(Some((open, served)))
     }
 
-    fn next_try(&self, sidecar: &Sidecar, call: &Call, again: &StepSummary) -> Result<Try, Refusal> {
+    fn next_try(&self, question: &Question<'_>, found: &Found, again: &StepSummary) -> Result<Try, Refusal> {
+        let (sidecar, call) = (question.sidecar, question.call);
         let (step, tried, at) = (again.step, again.tries.saturating_add(1), sidecar.clock.now());
         let used = sidecar
             .journal
             .usage(&self.enrolled.run.key, self.enrolled.attempt, step)
             .map_err(|error| refusal::journal(&error))?;
-        let uses = used.is_none().then_some(Record::Redelivered { step, attempt: self.enrolled.attempt, at });
+        let (attempt, found_by) = (self.enrolled.attempt, Some(found.by));
+        let uses = used.is_none().then_some(Record::Redelivered { step, attempt, at, found_by });
         let doubtful = again.state == StepState::InDoubt && !again.keyed;
         // Only the operator's config gets an effect in doubt this far.
         let resolved = doubtful.then(|| Record::Resolved {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::journal::{Batch, Journal, Record, StepSummary, Ticket, Urgency};
-use crate::model::{AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, InDoubt, StepIndex};
+use crate::model::{
+    AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, FoundBy, InDoubt, StepIndex,
+};
 use crate::proxy::call::Call;
 use crate::proxy::feed::Feed;
 use crate::proxy::refusal;
@@ -20,7 +22,7 @@ use super::divergence::{self, Judged, Patience};
 use super::doubt::{self, Held};
 use super::enroll::Enrolled;
 use super::open::Slot;
-use super::{repetition, setback, strict};
+use super::{renew, repetition, setback, strict};
 
 /// How long a new effect waits for an equal one's exchange to close before it counts as meant twice.
 const EQUAL_EFFECT_WAIT: Duration = Duration::from_millis(50);
@@ -80,6 +82,7 @@ pub(crate) async fn step(
     let question = Question { sidecar, enrolled, call, asked };
     let mut waited = Duration::ZERO;
     let (mut patience, mut held) = (Patience::default(), Held::default());
+    renew::recorded(&question).await?;
     loop {
         let rival = match decide(&question)? {
             Decided::Recall(recall) => return Ok(recall),
@@ -118,7 +121,7 @@ enum Decided {
 }
 
 fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
-    let Question { sidecar, enrolled, call, asked } = *question;
+    let Question { enrolled, call, asked, .. } = *question;
     let run = &enrolled.run;
     let mut state = run.state.lock();
     check_attempt(&state, enrolled)?;
@@ -138,14 +141,14 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
         }
         Decision::Replay(step) => {
             let repeated = found.summaries.len() > 1 || asked.class == EffectClass::Effect;
-            let ticket = use_step(sidecar, &mut state, enrolled, step, repeated)?;
+            let ticket = use_step(question, &mut state, &found, step, repeated)?;
             let served = serve(&mut state, enrolled, step);
             repetition::note(&mut state, call, asked.class);
             Ok(Decided::Recall(Recall::Recorded { served, ticket: ticket.filter(|_| repeated) }))
         }
         Decision::Join(step) => {
             // The ticket may ride: whoever joins gets the end of the answer after a flush of its own.
-            drop(use_step(sidecar, &mut state, enrolled, step, false)?);
+            drop(use_step(question, &mut state, &found, step, false)?);
             let feed = state.running.get(&step).cloned().ok_or_else(refusal::internal)?;
             let served = serve(&mut state, enrolled, step);
             repetition::note(&mut state, call, asked.class);
@@ -180,29 +183,36 @@ pub(super) fn check_attempt(state: &RunState, enrolled: &Enrolled) -> Result<(),
 pub(super) struct Found {
     pub(super) summaries: Vec<StepSummary>,
     pub(super) decision: Decision,
+    /// By which of its names.
+    pub(super) by: FoundBy,
 }
 
-/// Looks for the step by what the call is exactly, then by what it is without who asks, then by what its tool
-/// says it is known by.
+/// Looks for the step by what the call is exactly, then by what it is without what says nothing, then by what its
+/// tool says it is known by.
 pub(super) fn look_up(question: &Question<'_>, state: &RunState) -> Result<Found, Refusal> {
     let Question { sidecar, enrolled, call, asked } = *question;
     let takes_repeats = call.rule.as_ref().is_some_and(|rule| rule.in_doubt == InDoubt::Retry);
-    let by = |fingerprint: &Fingerprint| -> Result<Found, Refusal> {
-        let journal = sidecar.journal.as_ref();
-        let summaries =
+    let journal = sidecar.journal.as_ref();
+    let by = |fingerprint: &Fingerprint, by: FoundBy| -> Result<Found, Refusal> {
+        let mut summaries =
             journal.find(&enrolled.run.key, fingerprint).map_err(|error| refusal::journal(&error))?;
+        if by == FoundBy::Normalised {
+            renew::add(question, state, fingerprint, &mut summaries)?;
+        }
         let candidates: Vec<Candidate> = summaries
             .iter()
             .map(|summary| candidate(journal, state, enrolled, summary, takes_repeats))
             .collect::<Result<_, _>>()?;
-        Ok(Found { decision: cursor::decide(&candidates), summaries })
+        Ok(Found { decision: cursor::decide(&candidates), summaries, by })
     };
-    let exact = by(&asked.exact)?;
+    let exact = by(&asked.exact, FoundBy::Exact)?;
     if exact.decision != Decision::New {
         return Ok(exact);
     }
-    for looser in [asked.normalised, asked.identity].into_iter().flatten() {
-        let found = by(&looser)?;
+    let normalised = asked.normalised.map(|fingerprint| (fingerprint, FoundBy::Normalised));
+    let identity = asked.identity.map(|fingerprint| (fingerprint, FoundBy::Identity));
+    for (looser, name) in normalised.into_iter().chain(identity) {
+        let found = by(&looser, name)?;
         if found.decision != Decision::New {
             return Ok(found);
         }
@@ -240,12 +250,13 @@ fn candidate(
 
 /// Records that this attempt has used the step, unless it already had.
 fn use_step(
-    sidecar: &Sidecar,
+    question: &Question<'_>,
     state: &mut RunState,
-    enrolled: &Enrolled,
+    found: &Found,
     step: StepIndex,
     durable: bool,
 ) -> Result<Option<Ticket>, Refusal> {
+    let (sidecar, enrolled) = (question.sidecar, question.enrolled);
     let key = &enrolled.run.key;
     let served_here = state.attempt.as_ref().is_some_and(|live| live.exchanges.contains_key(&step));
     let known =
@@ -255,7 +266,8 @@ fn use_step(
         let asked = sidecar.journal.commit(key, sidecar.journal.epoch(), Batch::default(), Urgency::Ride);
         return asked.map(|_| None).map_err(|error| refusal::journal(&error));
     }
-    let record = Record::Redelivered { step, attempt: enrolled.attempt, at: sidecar.clock.now() };
+    let (attempt, at, found_by) = (enrolled.attempt, sidecar.clock.now(), Some(found.by));
+    let record = Record::Redelivered { step, attempt, at, found_by };
     let batch = Batch { records: state.with_notes([record]), bodies: Vec::new() };
     let urgency = if durable { Urgency::Now } else { Urgency::Ride };
     sidecar

@@ -214,7 +214,8 @@ fn unread(dialect: Dialect) -> Inspected {
     Inspected { operation, json: None, usage_edit: None, parts: Vec::new(), mcp: None }
 }
 
-fn fingerprints(call: &Call, json: Option<&Tape>) -> Fingerprints {
+/// A call's fingerprints. `json`: where the values of its body lie, if it is JSON.
+pub(super) fn fingerprints(call: &Call, json: Option<&Tape>) -> Fingerprints {
     if call.inspected.operation.channel == Channel::List {
         let mcp = call.inspected.mcp.as_ref();
         let exact = fingerprint::list(&fingerprint::ListAsked {
@@ -226,17 +227,30 @@ fn fingerprints(call: &Call, json: Option<&Tape>) -> Fingerprints {
         });
         return Fingerprints { exact, normalised: None };
     }
-    fingerprint::of(&fingerprint::Asked {
+    fingerprint::of(&asked(call, &headers::plain(&call.headers), json), &call.upstream.matching)
+}
+
+/// What counts of a call beside its body.
+pub(super) fn without_body(call: &Call) -> Fingerprint {
+    fingerprint::without_body(&asked(call, &headers::plain(&call.headers), None), &call.upstream.matching)
+}
+
+fn asked<'a>(
+    call: &'a Call,
+    headers: &'a [(&'a str, &'a [u8])],
+    json: Option<&'a Tape>,
+) -> fingerprint::Asked<'a> {
+    fingerprint::Asked {
         channel: call.inspected.operation.channel,
         surface: call.inspected.operation.surface,
         route: call.upstream.name.as_str(),
         method: call.method.as_str(),
         path: &call.rest,
         query: call.query.as_deref(),
-        headers: &headers::plain(&call.headers),
+        headers,
         body: &call.body,
         json,
-    })
+    }
 }
 
 async fn read(
