@@ -4,18 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::diag::Code;
 use crate::journal::{self, Batch, Journal, Urgency};
-use crate::model::{AttemptReason, Owner, StepIndex, WorkflowId, WorkflowKey};
+use crate::model::{AttemptId, AttemptReason, Owner, StepIndex, WorkflowId, WorkflowKey};
 use crate::proxy::operations::OperationError;
 use crate::proxy::resolve::{self, Outcome};
 use crate::proxy::sidecar::Sidecar;
 use crate::telemetry::metrics::Gauges;
 use crate::timeline;
+use crate::timeline::doctor::{self, Question, Routes};
 
 use super::answer::{json as answer_json, not_allowed, problem, text};
 use super::{Answer, Parts};
@@ -35,6 +36,7 @@ enum Route<'a> {
     Accept(&'a str),
     Attempts(&'a str),
     Close(&'a str),
+    Doctor(&'a str),
     Health,
     Metrics,
     Ready,
@@ -61,6 +63,7 @@ impl<'a> Route<'a> {
             Some((id, "accept")) => Some(Self::Accept(id)),
             Some((id, "attempts")) => Some(Self::Attempts(id)),
             Some((id, "close")) => Some(Self::Close(id)),
+            Some((id, "doctor")) => Some(Self::Doctor(id)),
             Some((id, "timeline")) => Some(Self::Timeline(id)),
             Some((id, rest)) => {
                 let step = rest.strip_prefix("steps/")?.strip_suffix("/resolve")?;
@@ -144,8 +147,8 @@ impl Api {
         Self { sidecar: parts.sidecar, listen: parts.listen }
     }
 
-    pub(super) async fn answer(&self, method: &Method, path: &str, body: &[u8]) -> Answer {
-        let Some(route) = Route::parse(path) else { return not_found() };
+    pub(super) async fn answer(&self, method: &Method, uri: &Uri, body: &[u8]) -> Answer {
+        let Some(route) = Route::parse(uri.path()) else { return not_found() };
         match (route.is_write(), method) {
             (true, &Method::POST) | (false, &Method::GET | &Method::HEAD) => {}
             (true, _) => return not_allowed("POST"),
@@ -155,6 +158,7 @@ impl Api {
             Route::Accept(id) => self.accept(id, body).await,
             Route::Attempts(id) => self.open_attempt(id).await,
             Route::Close(id) => self.close(id, body).await,
+            Route::Doctor(id) => self.doctor(id, uri.query().unwrap_or_default()).await,
             Route::Health => text("text/plain; charset=utf-8", "ok\n"),
             Route::Metrics => self.metrics(),
             Route::Ready => self.ready_answer(),
@@ -226,8 +230,26 @@ impl Api {
         let Some(key) = key(id) else { return not_found() };
         match self.read(move |journal| timeline::of(journal, &key)).await {
             Ok(Ok(timeline)) => answer_json(StatusCode::OK, &timeline),
-            Ok(Err(timeline::Error::Unknown(_))) => not_found(),
-            Ok(Err(timeline::Error::Journal(error))) => journal_problem(&error),
+            Ok(Err(error)) => timeline_problem(&error),
+            Err(answer) => answer,
+        }
+    }
+
+    async fn doctor(&self, id: &str, query: &str) -> Answer {
+        let Some(key) = key(id) else { return not_found() };
+        let question = match question(query) {
+            Ok(question) => question,
+            Err(why) => return problem(StatusCode::BAD_REQUEST, None, &why),
+        };
+        let snapshot = self.sidecar.snapshot();
+        let routes = snapshot.upstreams.values().map(|upstream| {
+            let tools = upstream.tools.names().map(ToOwned::to_owned).collect();
+            (upstream.name.clone(), doctor::Route { matching: upstream.matching.clone(), tools })
+        });
+        let routes: Routes = routes.collect();
+        match self.read(move |journal| doctor::doctor(journal, &key, &routes, question)).await {
+            Ok(Ok(report)) => answer_json(StatusCode::OK, &report),
+            Ok(Err(error)) => timeline_problem(&error),
             Err(answer) => answer,
         }
     }
@@ -342,6 +364,37 @@ fn key(id: &str) -> Option<WorkflowKey> {
 fn fault(journal: &dyn Journal) -> Option<journal::Error> {
     let nobody = key("readiness")?;
     journal.commit(&nobody, journal.epoch(), Batch::default(), Urgency::Ride).err()
+}
+
+/// `attempts=1,2&values=true`, both of which may be left away.
+fn question(query: &str) -> Result<Question, String> {
+    let mut question = Question::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("attempts", both)) => {
+                let both = both.split_once(',').and_then(|(one, other)| {
+                    Some((AttemptId::parse(one).ok()?, AttemptId::parse(other).ok()?))
+                });
+                question.attempts = Some(both.ok_or("`attempts` is two numbers from 1, such as 1,2")?);
+            }
+            Some(("values", "false")) => question.with_values = false,
+            Some(("values", "true")) => question.with_values = true,
+            Some(_) | None => {
+                return Err(format!("`{pair}` is not known; `attempts=1,2` and `values=true` are"));
+            }
+        }
+    }
+    Ok(question)
+}
+
+fn timeline_problem(error: &timeline::Error) -> Answer {
+    match error {
+        timeline::Error::Journal(error) => journal_problem(error),
+        timeline::Error::NoAttempt(_) | timeline::Error::SameAttempt(_) => {
+            problem(StatusCode::UNPROCESSABLE_ENTITY, Some(Code::NothingToCompare), &error.to_string())
+        }
+        timeline::Error::Unknown(_) => not_found(),
+    }
 }
 
 fn not_found() -> Answer {

@@ -104,7 +104,7 @@ async fn answer(api: Arc<Api>, local: IpAddr, request: Request<Incoming>) -> Res
             },
             _ => Bytes::new(),
         };
-        api.answer(&head.method, head.uri.path(), &body).await
+        api.answer(&head.method, &head.uri, &body).await
     };
     let answered = tokio::time::timeout(REQUEST_TIMEOUT, answering).await;
     Ok(answered.unwrap_or_else(|_| {

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use crate::diag::Code;
 use crate::model::{StepIndex, WorkflowId};
 use crate::proxy::resolve::Outcome;
+use crate::timeline::doctor::{Question, Report};
 use crate::timeline::{Row, Timeline};
 
 use super::failure::{Exit, Failure};
@@ -139,6 +140,14 @@ impl Admin {
 
     pub(super) async fn timeline(&self, id: &WorkflowId) -> Result<Timeline, Error> {
         let asked = self.ask(Method::GET, &format!("/v1/workflows/{id}/timeline"), Bytes::new()).await;
+        asked.map_err(|error| unknown(error, id))
+    }
+
+    pub(super) async fn doctor(&self, id: &WorkflowId, question: Question) -> Result<Report, Error> {
+        let values = question.with_values;
+        let attempts = question.attempts.map(|(one, other)| format!("&attempts={one},{other}"));
+        let path = format!("/v1/workflows/{id}/doctor?values={values}{}", attempts.unwrap_or_default());
+        let asked = self.ask(Method::GET, &path, Bytes::new()).await;
         asked.map_err(|error| unknown(error, id))
     }
 

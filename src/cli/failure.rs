@@ -182,6 +182,9 @@ impl From<timeline::Error> for Failure {
     fn from(error: timeline::Error) -> Self {
         match error {
             timeline::Error::Journal(error) => error.into(),
+            timeline::Error::NoAttempt(_) | timeline::Error::SameAttempt(_) => {
+                Self::new(error.to_string()).code(Code::NothingToCompare).exit_with(Exit::Workflow)
+            }
             timeline::Error::Unknown(_) => {
                 Self::new(error.to_string()).code(Code::NoSuchWorkflow).exit_with(Exit::Workflow)
             }

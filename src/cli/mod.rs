@@ -6,6 +6,7 @@ mod admin;
 mod check;
 mod close;
 mod demo;
+mod doctor;
 mod explain;
 mod failure;
 mod journal;
@@ -61,6 +62,7 @@ enum Command {
     Check(check::Args),
     Close(close::Args),
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Explain(explain::Args),
     Journal(journal::Args),
     Replay(replay::Args),
@@ -96,6 +98,7 @@ async fn perform(command: Command) -> ExitCode {
         Command::Child(args) => run::child::become_command(&args),
         Command::Close(args) => ended(Box::pin(close::run(args)).await),
         Command::Demo(args) => Box::pin(demo::run(args)).await,
+        Command::Doctor(args) => ended(Box::pin(doctor::run(args)).await),
         Command::Explain(args) => ended(explain::run(&args)),
         Command::Journal(args) => ended(Box::pin(journal::run(args)).await),
         Command::Replay(args) => ended(Box::pin(replay::run(args)).await),

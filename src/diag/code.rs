@@ -166,6 +166,8 @@ codes! {
     5014 WorkflowThere,
     /// A strict replay was to be complete, and recorded steps were not asked for.
     5016 ReplayIncomplete,
+    /// There are no such attempts to compare.
+    5017 NothingToCompare,
 }
 
 impl Code {

@@ -4,6 +4,8 @@ pub mod cursor;
 pub mod difference;
 pub mod divergence;
 pub mod fingerprint;
+pub mod noise;
 pub mod normalise;
+pub mod proposal;
 pub mod scrub;
 pub mod setback;

@@ -231,6 +231,20 @@ fn text_of(value: Value<'_>) -> Option<Cow<'_, str>> {
     }
 }
 
+/// Whether two texts, or two numbers, say the same without what the scrubs match, wherever those stand.
+pub(super) fn are_same_without(one: Value<'_>, other: Value<'_>, scrubs: &[&Scrub]) -> bool {
+    let spelled = |value: Value<'_>| {
+        let text = text_of(value)?;
+        let plain = || {
+            let mut out = Vec::new();
+            canonical::write_text(&text, &mut out);
+            out
+        };
+        Some(scrubbed(&text, scrubs.iter().copied()).unwrap_or_else(plain))
+    };
+    spelled(one).is_some_and(|one| Some(one) == spelled(other))
+}
+
 /// Calls `found` with every text and number that the place names: itself, or, where it is a list, its texts and
 /// the `text` of its parts.
 fn visit<'a>(value: Value<'a>, place: &[Token], found: &mut impl FnMut(Value<'a>)) {

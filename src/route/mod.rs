@@ -126,6 +126,11 @@ impl Tools {
         Self { named, routed }
     }
 
+    /// The names of all tools of which something is said.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.named.keys().map(String::as_str).chain(self.routed.iter().map(|tool| tool.name.as_ref()))
+    }
+
     /// The MCP tool with this name.
     pub fn named(&self, name: &str) -> Option<&Arc<ToolRule>> {
         self.named.get(name)

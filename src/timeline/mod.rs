@@ -1,6 +1,7 @@
 //! What happened in a workflow, told from its journal: one document for people and programs, as JSON and
 //! as text. Reads the journal and never writes it; asks no sidecar, no clock and no network.
 
+pub mod doctor;
 mod fold;
 mod list;
 mod summary;
@@ -11,7 +12,7 @@ mod unproxied;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{self, Journal};
-use crate::model::{Usage, WorkflowId, WorkflowKey};
+use crate::model::{AttemptId, Usage, WorkflowId, WorkflowKey};
 
 pub use list::{Row, row, rows, rows_text};
 pub use summary::{Summary, summary};
@@ -22,6 +23,12 @@ pub enum Error {
     /// The journal cannot be read, or this workflow's part of it is damaged.
     #[error(transparent)]
     Journal(#[from] journal::Error),
+    /// The workflow has no such attempt.
+    #[error("the workflow has no attempt {0}")]
+    NoAttempt(AttemptId),
+    /// An attempt was to be compared with itself.
+    #[error("attempt {0} is named twice; there is nothing to compare")]
+    SameAttempt(AttemptId),
     /// Nothing is recorded under this id.
     #[error("there is no workflow `{0}` in this journal")]
     Unknown(WorkflowId),

@@ -181,7 +181,7 @@ fn listed(steps: &[u64]) -> String {
 }
 
 /// What upstreams and agents wrote may hold anything; a terminal gets no control characters.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

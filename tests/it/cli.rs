@@ -1,5 +1,6 @@
 //! The command line from outside: what it says when something is wrong, what it leaves behind, and `run`.
 
+mod doctor;
 mod journal;
 mod refusals;
 mod replay;

@@ -97,6 +97,34 @@ fn case_17_a_scrub_that_was_declared_after_the_divergence_finds_what_was_recorde
 }
 
 #[test]
+fn case_16_the_scrub_that_doctor_proposes_makes_the_next_restart_replay() {
+    let (model, crm) = (Upstream::start(completion), Upstream::start(counted));
+    let mut sidecar = setup(&model, &crm, "").start();
+    let life = |sidecar: &Sidecar, attempt: usize, time: &str| {
+        let prompt =
+            |what: &str| format!("It is 2026-11-{attempt:02}T{time}:00Z, run {attempt:032x}. {what}");
+        let sources = [ask(attempt, &prompt("Pay.")), charge(attempt), ask(attempt, &prompt("Paid."))];
+        sources.map(|ask| sidecar.call(&ask).header("x-outrigger-source").unwrap_or_default().to_owned())
+    };
+    assert_eq!(life(&sidecar, 1, "09:00"), ["live"; 3]);
+    assert_eq!(life(&sidecar, 2, "09:05"), ["live", "replay", "live"]);
+    let report = sidecar.cli(&["doctor", "w", "--json"]).expect_code(0).stdout;
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert!(report["pairs"].as_array().unwrap().iter().all(|pair| pair["verdict"] == "aligned"), "{report}");
+    assert!(sidecar.stop().success());
+    // JSON is YAML's flow style.
+    sidecar.change(setup(&model, &crm, &format!("match: {}", report["proposals"][0]["match"])));
+    sidecar.restart();
+    let before = model.count();
+    assert_eq!(life(&sidecar, 3, "10:10"), ["replay"; 3]);
+    assert_eq!((model.count(), crm.count()), (before, 1));
+    sidecar
+        .cli(&["doctor", "w"])
+        .expect_code(0)
+        .prints(&["no difference was found", "3 calls found what is recorded, 2 of them in other words"]);
+}
+
+#[test]
 fn case_17_a_call_to_another_path_or_with_another_header_is_not_found_by_a_scrub() {
     let (model, crm) = (Upstream::start(completion), Upstream::start(counted));
     let mut sidecar = setup(&model, &crm, "").start();
