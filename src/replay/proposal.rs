@@ -90,7 +90,7 @@ pub fn examine<'a>(
 ) -> Vec<Examined<'a>> {
     let (one, other) = (recorded.root(), asked.root());
     let (changes, others) = (normalise.changes(one), normalise.changes(other));
-    let places = difference::differences(one, other, places_max).into_iter();
+    let places = difference::differences(one, other, &[], places_max).into_iter();
     let examined = places.map(|place| {
         let part = part(&place.pointer, one, other);
         let is_covered = is_left_out(&place.pointer, normalise)

@@ -19,7 +19,7 @@ use crate::wire::refusal::Refusal;
 
 use super::look;
 use super::recall::Question;
-use super::setback;
+use super::{setback, strict};
 
 /// Longest that a probe may take.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -63,7 +63,8 @@ pub(super) async fn judge(
     held: &mut Held,
 ) -> Result<Judged, Refusal> {
     let sidecar = question.sidecar;
-    let rule = question.call.rule.as_deref();
+    // A strict replay asks nobody and waits for nobody.
+    let rule = question.call.rule.as_deref().filter(|_| !strict::applies(sidecar));
     let is_due = held.asked_at.is_none_or(|at| held.waited.saturating_sub(at) >= PROBE_AGAIN);
     if let Some(probe) = rule.and_then(|rule| rule.probe.as_ref()).filter(|_| is_due) {
         held.asked_at = Some(held.waited);

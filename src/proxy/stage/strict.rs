@@ -9,7 +9,8 @@ use crate::model::{AttemptId, Fingerprint, StepIndex, StepState};
 use crate::proxy::call::Call;
 use crate::proxy::refusal;
 use crate::proxy::sidecar::Sidecar;
-use crate::replay::divergence::{Difference, Tool};
+use crate::replay::difference::Difference;
+use crate::replay::divergence::Tool;
 use crate::wire::refusal::Refusal;
 
 use super::divergence;

@@ -8,6 +8,7 @@ use crate::journal::{Intent, Journal};
 use crate::json::{Tape, Value};
 use crate::model::{CallKind, UpstreamName};
 use crate::replay::difference::{self, described};
+use crate::replay::fingerprint;
 use crate::replay::noise::Known;
 use crate::replay::normalise::{Matching, Normalise};
 use crate::replay::proposal::{self, Body, Examined, Remedy};
@@ -60,7 +61,8 @@ impl Reader<'_> {
     fn unlikeness(&mut self, left: &Intent, new: &Intent) -> usize {
         let (Some(one), Some(other)) = (self.read(left), self.read(new)) else { return PLACES_MAX };
         let (Some(one), Some(other)) = (one.body(), other.body()) else { return PLACES_MAX };
-        difference::differences(one.json.root(one.bytes), other.json.root(other.bytes), PLACES_MAX).len()
+        let (one, other) = (one.json.root(one.bytes), other.json.root(other.bytes));
+        difference::differences(one, other, &[], PLACES_MAX).len()
     }
 }
 
@@ -145,7 +147,7 @@ fn compare(
             remedies = found.into_iter().map(|found| (found.place.pointer, found.remedy)).collect();
             is_covered = proposal::are_aligned(one, other, normalise);
         }
-        Some((one, other)) => pair.differences = of_tool(one, other, question),
+        Some((one, other)) => pair.differences = of_tool(one, other, new.kind, question),
         None if one.bytes != other.bytes => pair.differences = vec![of_bytes(&one.bytes, &other.bytes)],
         None => {}
     }
@@ -162,17 +164,11 @@ fn compare(
 }
 
 /// What a tool is asked differently is what it is asked to do: there is nothing to scrub.
-fn of_tool(one: Body<'_>, other: Body<'_>, question: Question) -> Vec<Difference> {
-    /// These belong to one exchange and are no part of the call.
-    const EXCHANGE: [&str; 4] = ["/id", "/params/_meta", "/params/inputResponses", "/params/requestState"];
-    let found = difference::differences(one.json.root(one.bytes), other.json.root(other.bytes), PLACES_MAX);
-    let is_call = |pointer: &str| {
-        !EXCHANGE
-            .iter()
-            .any(|own| pointer.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-    };
-    let found = found.into_iter().filter(|place| is_call(&place.pointer));
-    let shown = found.map(|place| {
+fn of_tool(one: Body<'_>, other: Body<'_>, kind: CallKind, question: Question) -> Vec<Difference> {
+    let passed_over = fingerprint::passed_over(kind, &Matching::default());
+    let (one, other) = (one.json.root(one.bytes), other.json.root(other.bytes));
+    let found = difference::differences(one, other, &passed_over, PLACES_MAX);
+    let shown = found.into_iter().map(|place| {
         shown(&Examined { place, part: proposal::Part::Arguments, remedy: Remedy::None }, question)
     });
     shown.collect()
