@@ -19,13 +19,15 @@ import table
 from rig import HERE, Upstream
 from scenario import Scenario
 
+INTERPRETERS = ("sdk", "langgraph", "crewai", "adk", "autogen", "node")
+
 
 class Bench:
     """What all scenarios share: the upstreams, the interpreters, the binary, the undisturbed answers."""
 
     def __init__(self, arguments, work):
         self.work, self.binary = work, arguments.binary
-        self.interpreters = {"sdk": arguments.sdk, "langgraph": arguments.langgraph, "node": arguments.node}
+        self.interpreters = {name: getattr(arguments, name) for name in INTERPRETERS}
         self.node_agents = Path(arguments.node_agents)
         self.finals = {}
         self.model = Upstream("model.py", work / "upstreams")
@@ -116,8 +118,8 @@ def play(arguments, work, tally):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("--sdk", "--langgraph", "--node", "--node-agents", "--report"):
-        parser.add_argument(name, required=True)
+    for name in (*INTERPRETERS, "node-agents", "report"):
+        parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--binary", help="the outrigger binary")
     parser.add_argument("--only", action="append", choices=table.PROGRAMS, metavar="PROGRAM")
     parser.add_argument("--match", help="only scenarios whose name contains this text")

@@ -17,6 +17,17 @@ HERE = Path(__file__).resolve().parent.parent
 START_S_MAX = 30
 POLL_S = 0.03
 
+# What frameworks report to their makers or ask of a cloud they may run in; a test reaches none of these, and must
+# not wait for one.
+TELEMETRY_OFF = {
+    "ANONYMIZED_TELEMETRY": "false",
+    "AUTOGEN_DISABLE_RUNTIME_TRACING": "true",
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_DISABLE_VERSION_CHECK": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "NO_GCE_CHECK": "true",
+}
+
 
 class Trouble(Exception):
     """A scenario that did not come as far as it should."""
@@ -143,6 +154,7 @@ class Sidecar:
             "upstreams:\n"
             f"  openai: {{ dialect: openai, url: '{model_url}' }}\n"
             f"  anthropic: {{ dialect: anthropic, url: '{model_url}' }}\n"
+            f"  gemini: {{ dialect: gemini, url: '{model_url}' }}\n"
             f"  tools: {{ dialect: mcp, url: '{tools_url}', env: {{ MCP_URL: /mcp }} }}\n"
             f"  desk: {{ dialect: http, url: '{tools_url}', env: {{ DESK_URL: /desk }} }}\n"
         )
@@ -167,6 +179,7 @@ class Sidecar:
         return {
             "OPENAI_BASE_URL": f"{base}/openai/v1",
             "ANTHROPIC_BASE_URL": f"{base}/anthropic",
+            "GOOGLE_GEMINI_BASE_URL": f"{base}/gemini",
             "MCP_URL": f"{base}/tools/mcp",
             "DESK_URL": f"{base}/desk/desk",
         }

@@ -1,16 +1,19 @@
-"""One scenario from start to verdict: run a program, kill it (or the sidecar) at the point, start it again, judge.
+"""One scenario from start to verdict: run a program, kill it, the sidecar or both at the point, start it again, judge.
 
 The verdict comes from what the upstreams saw (the model's counts, the tools' effects file), from the program's own
 last words, and from the timeline. Starts processes only through rig.py.
 """
 
 import collections
+import contextlib
 import signal
 
-import errand
-from rig import Agent, Sidecar, Trouble, await_that, clean_environment
+import table
+from rig import TELEMETRY_OFF, Agent, Sidecar, Trouble, await_that, clean_environment
 
 HIT_S_MAX, LIFE_S_MAX = 40, 60
+# For a program that waits for an answer whose connection is broken.
+PATIENCE_S = 5
 # Lives a program may need when the sidecar dies under it: its own, and one per error it gives up on.
 LIVES_MAX = 4
 
@@ -22,6 +25,7 @@ def name_of(point):
 class Scenario:
     def __init__(self, bench, program, mode, victim, point):
         self.bench, self.program, self.mode, self.victim, self.point = bench, program, mode, victim, point
+        self.plan = table.plan(program)
         self.name = self.title(program, mode, victim, point)
         self.run = f"{program}-{mode}-{victim}-{name_of(point)}"
         self.folder = bench.work / self.run
@@ -41,8 +45,10 @@ class Scenario:
                 self._live(1)
             elif self.victim == "agent":
                 self._kill_agent()
-            else:
+            elif self.victim == "sidecar":
                 self._kill_sidecar()
+            else:
+                self._kill_both()
             return self._judge()
         except Trouble as trouble:
             return [str(trouble), *self._tails()]
@@ -57,13 +63,14 @@ class Scenario:
     def _set_up(self):
         model, tools = self.bench.model, self.bench.tools
         model_url, tools_url = f"{model.url}/r/{self.run}", f"{tools.url}/r/{self.run}"
-        keys = {"OPENAI_API_KEY": "sk-test", "ANTHROPIC_API_KEY": "sk-ant-test"}
-        environment = {**clean_environment(self.folder), **keys}
+        keys = {"OPENAI_API_KEY": "sk-test", "ANTHROPIC_API_KEY": "sk-ant-test", "GOOGLE_API_KEY": "AIza-test"}
+        environment = {**clean_environment(self.folder), **TELEMETRY_OFF, **keys}
         self.wrapper = ()
         if self.mode == "direct":
             environment |= {
                 "OPENAI_BASE_URL": f"{model_url}/v1",
                 "ANTHROPIC_BASE_URL": model_url,
+                "GOOGLE_GEMINI_BASE_URL": model_url,
                 "MCP_URL": f"{tools_url}/mcp",
                 "DESK_URL": f"{tools_url}/desk",
             }
@@ -121,22 +128,52 @@ class Scenario:
         if code := self.agent.process.wait(LIFE_S_MAX):
             raise Trouble(f"started again, the program failed with exit code {code}")
 
-    def _kill_sidecar(self):
+    def _reach(self):
+        """Lets the program come to the point; `between` steps it is stopped there."""
         _, call, phase = self.point
-        upstream = self._upstream()
-        upstream.hold(self.run, call, "after" if phase == "between" else phase)
-        self.agent.launch()
+        self._upstream().hold(self.run, call, "after" if phase == "between" else phase)
+        self.agent.launch(self.wrapper)
         self._await_hit()
         if phase == "between":
             self.agent.signal(signal.SIGSTOP)
             await_that(self._is_quiet, HIT_S_MAX, "all steps completed")
+
+    def _kill_sidecar(self):
+        self._reach()
         self.sidecar.kill()
-        upstream.release(self.run)
+        self._upstream().release(self.run)
         self.sidecar.start()
-        if phase == "between":
+        if self.point[2] == "between":
             self.agent.signal(signal.SIGCONT)
-        if self.agent.process.wait(LIFE_S_MAX):
+        if not self._came_through():
             self._live(LIVES_MAX - 1)
+        # Some clients take a broken connection for the tool's answer and end well; whoever starts the program again
+        # must be told what became of the call.
+        if self.point[0] == "tool" and self._is_left_open():
+            self._live(1)
+
+    def _came_through(self):
+        """Whether the program ended well. One that waits on is ended here, as whoever watches over it would."""
+        if self.point[0] == "model" or self.program not in table.WAIT_ON:
+            return self.agent.process.wait(LIFE_S_MAX) == 0
+        with contextlib.suppress(Trouble):
+            return self.agent.process.wait(PATIENCE_S) == 0
+        self.agent.process.kill()
+        return False
+
+    def _kill_both(self):
+        self._reach()
+        self.agent.signal(signal.SIGKILL)
+        # Of `run` the sidecar is the agent's parent, the process that was launched.
+        self.agent.process.kill()
+        self.sidecar.kill()
+        self._upstream().release(self.run)
+        if self.mode == "serve":
+            self.sidecar.start()
+        self._live(1)
+
+    def _is_left_open(self):
+        return any(step["state"] == "open" for step in self.sidecar.timeline(self.run)["steps"])
 
     def _is_quiet(self):
         timeline = self.sidecar.timeline(self.run)
@@ -162,23 +199,23 @@ class Scenario:
         self._look()
         if self.mode == "direct":
             problems = list(self._undisturbed()) if self.point is None else list(self._harmless())
-        elif self.victim == "sidecar" and self.point[0] == "tool":
+        elif self.victim != "agent" and self.point[0] == "tool" and self.point[2] != "between":
             problems = list(self._in_doubt())
         else:
-            allowed = self.victim == "sidecar" and self.point[2] != "between"
+            allowed = self.victim != "agent" and self.point[2] != "between"
             again = {self.point[1]} if allowed else set()
             problems = [*self._undisturbed(again), *self._timeline_is_whole()]
-        if self.point and self.victim == "agent" and self.seen["lives"] != 2:
+        if self.point and self.victim != "sidecar" and self.seen["lives"] != 2:
             problems.append(f"the program had {self.seen['lives']} lives, not 2: the kill did not do what it should")
         return problems + self._tails() if problems else []
 
     def _undisturbed(self, again=frozenset()):
         """What an undisturbed run leaves behind; model calls in `again` may have been sent twice."""
-        for call in range(1, errand.MODEL_CALLS + 1):
+        for call in range(1, self.plan.model_calls + 1):
             count, most = self.model_calls[call], 2 if call in again else 1
             if not 1 <= count <= most:
                 yield f"model call {call} was made {count} times"
-        for effect in errand.EFFECTS:
+        for effect in self.plan.effects:
             if self.effects[effect] != 1:
                 yield f"{effect[0]} of {effect[1]} happened {self.effects[effect]} times"
         expected = self.bench.finals.get(self.program)
@@ -193,7 +230,7 @@ class Scenario:
     def _in_doubt(self):
         """The sidecar died while an effect was under way: held in doubt, named, and never done twice."""
         effect = tuple(self.bench.tools.state(self.run)["held"])
-        beside = next(turn for turn in errand.TURNS if effect in turn)
+        beside = next(turn for turn in self.plan.turns if effect in turn)
         for other, count in self.effects.items():
             if count > 1:
                 yield f"{other[0]} of {other[1]} happened {count} times"
@@ -213,13 +250,13 @@ class Scenario:
             return
         steps = self.timeline["steps"]
         models = [step for step in steps if step["kind"] == "llm"]
-        if len(models) != errand.MODEL_CALLS or len(steps) - len(models) != len(errand.EFFECTS):
+        if len(models) != self.plan.model_calls or len(steps) - len(models) != len(self.plan.effects):
             yield f"the timeline has {len(models)} model steps and {len(steps) - len(models)} others"
         if unfinished := [step["step"] for step in steps if step["state"] != "completed"]:
             yield f"steps {unfinished} are not completed"
         if any(not (step.get("usage") or {}).values() for step in models):
             yield "a model step has no usage"
-        if self.victim == "agent" and len(self.timeline["attempts"]) != self.seen["lives"]:
+        if self.victim != "sidecar" and len(self.timeline["attempts"]) != self.seen["lives"]:
             yield f"{len(self.timeline['attempts'])} attempts for {self.seen['lives']} lives"
 
     def _tails(self):

@@ -1,13 +1,16 @@
-"""The scripted model's three tongues: OpenAI chat completions and responses, Anthropic messages.
+"""The scripted model's four tongues: OpenAI chat completions and responses, Anthropic messages, Gemini.
 
-Each dialect reads the tool results out of a request and renders an answer, whole or as server-sent events. Every
-answer carries fresh random ids and padding, so that two live answers never have the same bytes. Never opens a
-socket; knows the plan only through the arguments it is given.
+Each dialect reads the announced tools and the tool results out of a request and renders an answer, whole or as
+server-sent events. Every answer carries fresh random ids and padding, so that two live answers never have the same
+bytes. Never opens a socket; knows the plan only through the arguments it is given.
 """
 
 import json
+import re
 import secrets
 import time
+
+import errand
 
 
 def _text(content):
@@ -33,10 +36,33 @@ def _words(number, calls, final):
     return final if final is not None else f"Step {number}: " + " and ".join(tool for tool, _ in calls) + "."
 
 
-class Chat:
+class Dialect:
+    """`path` is a pattern of the whole path; who wants a stream says so in the body, but for Gemini."""
+
+    path = ""
+
+    @classmethod
+    def at(cls, path):
+        return re.fullmatch(cls.path, path)
+
+    @staticmethod
+    def streams(_path, body):
+        return bool(body.get("stream"))
+
+    @staticmethod
+    def tools(body):
+        """The announced tools, each an object with its name and description."""
+        return body.get("tools") or []
+
+
+class Chat(Dialect):
     """`POST /v1/chat/completions`"""
 
     path = "/v1/chat/completions"
+
+    @staticmethod
+    def tools(body):
+        return [tool["function"] for tool in body.get("tools") or []]
 
     @staticmethod
     def results(body):
@@ -117,7 +143,7 @@ class Chat:
         yield None, "[DONE]"
 
 
-class Responses:
+class Responses(Dialect):
     """`POST /v1/responses`"""
 
     path = "/v1/responses"
@@ -233,7 +259,7 @@ class Responses:
         yield event("response.completed", response=done)
 
 
-class Messages:
+class Messages(Dialect):
     """`POST /v1/messages`"""
 
     path = "/v1/messages"
@@ -308,4 +334,64 @@ class Messages:
         yield event("message_stop")
 
 
-ALL = (Chat, Responses, Messages)
+class Gemini(Dialect):
+    """`POST /v1beta/models/<model>:generateContent`, and `:streamGenerateContent?alt=sse`"""
+
+    path = r"/v1beta/models/[^/:]+:(generate|streamGenerate)Content"
+
+    @staticmethod
+    def streams(path, _body):
+        return path.endswith(":streamGenerateContent")
+
+    @staticmethod
+    def tools(body):
+        return [one for tool in body.get("tools") or [] for one in tool.get("functionDeclarations", ())]
+
+    @staticmethod
+    def results(body):
+        parts = [part for content in body["contents"] for part in content.get("parts") or []]
+        return [_text(part["functionResponse"]["response"]) for part in parts if "functionResponse" in part]
+
+    @staticmethod
+    def _parts(calls, final):
+        if final is not None:
+            return [{"text": final}]
+        parts = [{"functionCall": {"id": _id("fc"), "name": tool, "args": arguments}} for tool, arguments in calls]
+        # The maker signs the first call of a turn, and wants the signature back.
+        parts[0]["thoughtSignature"] = secrets.token_urlsafe(30)
+        return parts
+
+    @staticmethod
+    def _answer(response_id, parts, size, words, finish):
+        candidate = {"content": {"parts": parts, "role": "model"}, "index": 0}
+        if finish:
+            candidate["finishReason"] = finish
+        prompt, said = size // 4, max(1, len(words) // 4)
+        return {
+            "candidates": [candidate],
+            "usageMetadata": {
+                "promptTokenCount": prompt,
+                "candidatesTokenCount": said,
+                "totalTokenCount": prompt + said,
+                "promptTokensDetails": [{"modality": "TEXT", "tokenCount": prompt}],
+            },
+            "modelVersion": errand.MODEL,
+            "responseId": response_id,
+        }
+
+    @classmethod
+    def whole(cls, _body, size, number, calls, final):
+        words = _words(number, calls, final)
+        return cls._answer(secrets.token_urlsafe(16), cls._parts(calls, final), size, words, "STOP")
+
+    @classmethod
+    def events(cls, _body, size, number, calls, final):
+        """A call comes in one piece; only text is cut."""
+        words, response_id = _words(number, calls, final), secrets.token_urlsafe(16)
+        parts = [{"text": piece} for piece in _pieces(final)] if final is not None else cls._parts(calls, None)
+        for at, part in enumerate(parts, 1):
+            finish = "STOP" if at == len(parts) else None
+            yield None, json.dumps(cls._answer(response_id, [part], size, words, finish))
+
+
+ALL = (Chat, Responses, Messages, Gemini)

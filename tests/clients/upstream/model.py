@@ -1,4 +1,4 @@
-"""The scripted model: an HTTP/1.1 server on loopback that answers for OpenAI and Anthropic, and counts.
+"""The scripted model: an HTTP/1.1 server on loopback that answers for OpenAI, Anthropic and Gemini, and counts.
 
 One process serves any number of runs, each under `/r/<run>/`. It prints `{"url": ...}` when it listens and ends when
 its standard input does. Under `/control/` the driver sets where a run is to pause, waits until it does, lets it go
@@ -117,20 +117,23 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/control/"):
             return self._control(path.removeprefix("/control/"), json.loads(raw))
         _, marker, run, *rest = path.split("/")
-        tongue = next((d for d in dialects.ALL if d.path == "/" + "/".join(rest)), None)
+        inner = "/" + "/".join(rest)
+        tongue = next((dialect for dialect in dialects.ALL if dialect.at(inner)), None)
         if marker != "r" or tongue is None:
             return self._error(404, f"no {path}")
         try:
             body = json.loads(raw)
-            number, calls, final = errand.answer(tongue.results(body))
+            stream = tongue.streams(inner, body)
+            number, calls, final = errand.answer(errand.plan_of(raw.decode()), tongue.results(body))
+            calls = [(errand.announced(tool, tongue.tools(body)), arguments) for tool, arguments in calls]
         except (ValueError, KeyError, errand.Unexpected) as error:
             return self._error(400, f"{type(error).__name__}: {error}")
-        entry, hold = BOOK.run(run).begin(number, raw, bool(body.get("stream")), self.headers.get("user-agent", ""))
+        entry, hold = BOOK.run(run).begin(number, raw, stream, self.headers.get("user-agent", ""))
         if hold and hold.phase == "before":
             hold.reach()
         try:
             arguments = (body, len(raw), number, calls, final)
-            if body.get("stream"):
+            if stream:
                 self._stream(list(tongue.events(*arguments)), hold)
             else:
                 self._whole(tongue.whole(*arguments), hold)
