@@ -209,7 +209,11 @@ impl Api {
     }
 
     async fn workflows(&self) -> Answer {
-        match self.read(|journal| timeline::rows(journal, &Owner::local())).await {
+        let sidecar = Arc::clone(&self.sidecar);
+        let read = move |journal: &dyn Journal| {
+            timeline::rows(journal, &Owner::local(), &|key, step| sidecar.is_at_work(key, step))
+        };
+        match self.read(read).await {
             Ok(Ok(rows)) => answer_json(StatusCode::OK, &json!({ "workflows": rows })),
             Ok(Err(error)) => journal_problem(&error),
             Err(answer) => answer,
@@ -218,7 +222,11 @@ impl Api {
 
     async fn workflow(&self, id: &str) -> Answer {
         let Some(key) = key(id) else { return not_found() };
-        match self.read(move |journal| timeline::row(journal, &key)).await {
+        let sidecar = Arc::clone(&self.sidecar);
+        let read = move |journal: &dyn Journal| {
+            timeline::row(journal, &key, &|key, step| sidecar.is_at_work(key, step))
+        };
+        match self.read(read).await {
             Ok(Ok(Some(row))) => answer_json(StatusCode::OK, &row),
             Ok(Ok(None)) => not_found(),
             Ok(Err(error)) => journal_problem(&error),
@@ -228,7 +236,11 @@ impl Api {
 
     async fn timeline(&self, id: &str) -> Answer {
         let Some(key) = key(id) else { return not_found() };
-        match self.read(move |journal| timeline::of(journal, &key)).await {
+        let sidecar = Arc::clone(&self.sidecar);
+        let read = move |journal: &dyn Journal| {
+            timeline::of(journal, &key, &|key, step| sidecar.is_at_work(key, step))
+        };
+        match self.read(read).await {
             Ok(Ok(timeline)) => answer_json(StatusCode::OK, &timeline),
             Ok(Err(error)) => timeline_problem(&error),
             Err(answer) => answer,

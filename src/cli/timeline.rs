@@ -26,7 +26,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Source::Asked(admin) => admin.timeline(&key.workflow).await?,
         Source::Nobody(settings) => {
             let journal = place::read(&settings)?;
-            timeline::of(journal.as_ref(), &key)?
+            timeline::of(journal.as_ref(), &key, timeline::NOBODY)?
         }
     };
     if args.json {

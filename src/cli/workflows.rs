@@ -26,7 +26,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Source::Asked(admin) => admin.workflows().await?,
         Source::Nobody(settings) => {
             let journal = place::read(&settings)?;
-            timeline::rows(journal.as_ref(), &Owner::local())?
+            timeline::rows(journal.as_ref(), &Owner::local(), timeline::NOBODY)?
         }
     };
     if args.json {

@@ -93,6 +93,18 @@ pub struct StepSummary {
     pub cleared: bool,
 }
 
+impl StepSummary {
+    /// Whether this is an effect that may have happened, given that nobody is at work on it: one without an answer, of
+    /// which it is not known that it was never carried out.
+    pub fn may_have_happened(&self) -> bool {
+        match self.state {
+            StepState::InDoubt => true,
+            StepState::Failed | StepState::Open => self.class == EffectClass::Effect && !self.cleared,
+            StepState::Abandoned | StepState::Completed | StepState::Refused => false,
+        }
+    }
+}
+
 /// How an attempt has used a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {

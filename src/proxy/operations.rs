@@ -1,8 +1,8 @@
 //! What people and the wrapper ask of a workflow: open its next attempt, close it. Both are durable when
 //! they are answered. Answers no agent's call.
 
-use crate::journal::{self, Batch, Head, Journal, Record, StepSummary, Ticket, Urgency};
-use crate::model::{AttemptId, AttemptReason, EffectClass, StepIndex, StepState, Timestamp, WorkflowKey};
+use crate::journal::{self, Batch, Head, Journal, Record, Ticket, Urgency};
+use crate::model::{AttemptId, AttemptReason, StepIndex, StepState, Timestamp, WorkflowKey};
 
 use super::run::LiveAttempt;
 use super::sidecar::Sidecar;
@@ -189,22 +189,13 @@ fn in_doubt(
             break;
         }
         let Some(found) = journal.step(key, step)? else { continue };
-        if may_have_happened(&found.summary) {
+        // Nothing runs: an open one was left behind by a process that died.
+        if found.summary.may_have_happened() {
             return Ok(Some(step));
         }
         unanswered -= u64::from(found.summary.state != StepState::Completed);
     }
     Ok(None)
-}
-
-/// An effect without an answer, of which it is not known that it was never carried out. Nothing runs, so
-/// an open one was left behind by a process that died.
-fn may_have_happened(summary: &StepSummary) -> bool {
-    match summary.state {
-        StepState::InDoubt => true,
-        StepState::Failed | StepState::Open => summary.class == EffectClass::Effect && !summary.cleared,
-        StepState::Abandoned | StepState::Completed | StepState::Refused => false,
-    }
 }
 
 #[cfg(test)]
@@ -217,8 +208,8 @@ mod tests {
     use crate::journal::Intent;
     use crate::journal::memory::Memory;
     use crate::model::{
-        BodyHash, CallKind, Dialect, Epoch, FailureClass, Fingerprint, Owner, TestClock, UpstreamName,
-        WorkflowId,
+        BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint, Owner, TestClock,
+        UpstreamName, WorkflowId,
     };
     use crate::proxy::feed::Feed;
     use crate::proxy::sidecar::{JournalUnavailable, Limits, Snapshot};

@@ -222,6 +222,11 @@ impl Runs {
         run
     }
 
+    /// The workflow, if something of it is in memory.
+    pub(crate) fn known(&self, key: &WorkflowKey) -> Option<Arc<Run>> {
+        self.0.lock().get(&(key.clone(), None)).cloned()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.lock().len()
     }

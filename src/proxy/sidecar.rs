@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::identity::peer::Finder;
 use crate::journal::Journal;
-use crate::model::{Clock, Dialect, RunNonce, UpstreamName, WorkflowId};
+use crate::model::{Clock, Dialect, RunNonce, StepIndex, UpstreamName, WorkflowId, WorkflowKey};
 use crate::replay::normalise::Matching;
 use crate::route::Tools;
 use crate::telemetry::metrics::Metrics;
@@ -173,6 +173,13 @@ impl Sidecar {
     /// Workflows this process holds in memory.
     pub fn live_workflows(&self) -> usize {
         self.runs.len()
+    }
+
+    /// Whether the step is being answered right now, or has had its outcome since it was looked at.
+    pub fn is_at_work(&self, key: &WorkflowKey, step: StepIndex) -> bool {
+        let runs = self.runs.known(key);
+        runs.is_some_and(|run| run.state.lock().running.contains_key(&step))
+            || self.journal.summary(key, step).is_ok_and(|now| now.is_none_or(|now| !now.may_have_happened()))
     }
 
     pub(crate) fn fresh_nonce(&self) -> RunNonce {

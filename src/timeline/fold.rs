@@ -8,7 +8,7 @@ use crate::journal::state::{Backing, Change, Fault, StepEntry, Use, WorkflowStat
 use crate::journal::{self, Completed, Intent, Record};
 use crate::model::{AttemptId, Source, StepIndex, StepState, Timestamp, WorkflowKey};
 
-use super::{Attempt, Decision, Diverged, Found, Refused, State, Step, Timeline, Tokens, unproxied};
+use super::{AtWork, Attempt, Decision, Diverged, Found, Refused, State, Step, Timeline, Tokens, unproxied};
 
 /// Nothing is known beside the records: the fold begins at the first one.
 struct Nothing;
@@ -42,8 +42,14 @@ pub(super) fn fold(
     key: &WorkflowKey,
     damage: Option<&str>,
     records: &[Record],
+    at_work: AtWork<'_>,
 ) -> Result<Timeline, journal::Error> {
-    let change = states(key, damage, records)?;
+    let mut change = states(key, damage, records)?;
+    for StepEntry { summary, .. } in change.steps.values_mut() {
+        if summary.may_have_happened() && !at_work(key, summary.step) {
+            summary.state = StepState::InDoubt;
+        }
+    }
     let stories = stories(records);
     let steps = stories.values().filter_map(|story| step(story, &change)).collect();
     Ok(Timeline {

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::journal::{self, Head, Journal};
 use crate::model::{Owner, StepIndex, StepState, WorkflowKey};
 
-use super::State;
 use super::table::{self, Align, Column};
 use super::text::{shown_date, shown_state};
+use super::{AtWork, State};
 
 /// One workflow. The field names are those of the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,27 +28,36 @@ pub struct Row {
 ///
 /// # Errors
 /// [`journal::Error::Read`].
-pub fn rows(journal: &dyn Journal, owner: &Owner) -> Result<Vec<Row>, journal::Error> {
+pub fn rows(journal: &dyn Journal, owner: &Owner, at_work: AtWork<'_>) -> Result<Vec<Row>, journal::Error> {
     let found = journal.workflows()?;
     let own = found.iter().filter(|found| found.key.owner == *owner);
-    own.map(|found| of_head(journal, &found.key, &found.head)).collect()
+    own.map(|found| of_head(journal, &found.key, &found.head, at_work)).collect()
 }
 
 /// One workflow's row; `None` when it was never opened.
 ///
 /// # Errors
 /// [`journal::Error::Read`].
-pub fn row(journal: &dyn Journal, key: &WorkflowKey) -> Result<Option<Row>, journal::Error> {
+pub fn row(
+    journal: &dyn Journal,
+    key: &WorkflowKey,
+    at_work: AtWork<'_>,
+) -> Result<Option<Row>, journal::Error> {
     let head = journal.attach(key)?;
-    head.map(|head| of_head(journal, key, &head)).transpose()
+    head.map(|head| of_head(journal, key, &head, at_work)).transpose()
 }
 
-fn of_head(journal: &dyn Journal, key: &WorkflowKey, head: &Head) -> Result<Row, journal::Error> {
+fn of_head(
+    journal: &dyn Journal,
+    key: &WorkflowKey,
+    head: &Head,
+    at_work: AtWork<'_>,
+) -> Result<Row, journal::Error> {
     let state = if head.damage.is_some() {
         State::Damaged
     } else if head.closed.is_some() {
         State::Closed
-    } else if is_in_doubt(journal, key, head)? {
+    } else if is_in_doubt(journal, key, head, at_work)? {
         State::InDoubt
     } else {
         State::Open
@@ -66,22 +75,28 @@ fn of_head(journal: &dyn Journal, key: &WorkflowKey, head: &Head) -> Result<Row,
 
 /// Whether a step is in doubt. Looks from the newest step back and stops when every step without an answer
 /// has been seen: those are few and new.
-fn is_in_doubt(journal: &dyn Journal, key: &WorkflowKey, head: &Head) -> Result<bool, journal::Error> {
+fn is_in_doubt(
+    journal: &dyn Journal,
+    key: &WorkflowKey,
+    head: &Head,
+    at_work: AtWork<'_>,
+) -> Result<bool, journal::Error> {
     let mut unanswered = head.steps.saturating_sub(head.completed);
     for step in (1..=head.steps).rev().filter_map(StepIndex::new) {
         if unanswered == 0 {
             break;
         }
-        let state = match journal.step(key, step) {
-            Ok(step) => step.map(|step| step.summary.state),
+        let summary = match journal.step(key, step) {
+            Ok(step) => step.map(|step| step.summary),
             // Only this workflow's records are unreadable; the list goes on.
             Err(journal::Error::Damaged { .. }) => None,
             Err(error) => return Err(error),
         };
-        if state == Some(StepState::InDoubt) {
+        let summary = summary.as_ref();
+        if summary.is_some_and(|summary| summary.may_have_happened() && !at_work(key, step)) {
             return Ok(true);
         }
-        unanswered -= u64::from(state != Some(StepState::Completed));
+        unanswered -= u64::from(summary.is_none_or(|summary| summary.state != StepState::Completed));
     }
     Ok(false)
 }

@@ -12,7 +12,7 @@ mod unproxied;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{self, Journal};
-use crate::model::{AttemptId, Usage, WorkflowId, WorkflowKey};
+use crate::model::{AttemptId, StepIndex, Usage, WorkflowId, WorkflowKey};
 
 pub use list::{Row, row, rows, rows_text};
 pub use summary::{Summary, summary};
@@ -218,14 +218,21 @@ pub struct Unproxied {
     pub tool: String,
 }
 
+/// Whether somebody is at work on a step right now. An effect without an answer that nobody is at work on was left
+/// behind, and is in doubt.
+pub type AtWork<'a> = &'a dyn Fn(&WorkflowKey, StepIndex) -> bool;
+
+/// Of a journal without a sidecar.
+pub const NOBODY: AtWork<'static> = &|_, _| false;
+
 /// The timeline of a workflow.
 ///
 /// # Errors
 /// [`Error`].
-pub fn of(journal: &dyn Journal, key: &WorkflowKey) -> Result<Timeline, Error> {
+pub fn of(journal: &dyn Journal, key: &WorkflowKey, at_work: AtWork<'_>) -> Result<Timeline, Error> {
     let head = journal.attach(key)?.ok_or_else(|| Error::Unknown(key.workflow.clone()))?;
     let records = journal.scan(key)?;
-    Ok(fold::fold(key, head.damage.as_deref(), &records)?)
+    Ok(fold::fold(key, head.damage.as_deref(), &records, at_work)?)
 }
 
 impl Timeline {

@@ -163,7 +163,7 @@ fn eventful() -> Memory {
 }
 
 fn eventful_timeline() -> Timeline {
-    of(&eventful(), &key("order-7")).unwrap()
+    of(&eventful(), &key("order-7"), NOBODY).unwrap()
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn json_of_a_newer_version_and_of_an_older_one_can_be_read() {
 fn the_summary_counts_replays_of_its_own_attempts_only() {
     let journal = eventful();
     append(&journal, "order-7", vec![begun(3, AttemptReason::Explicit, 200_000), again(1, 3, 200_001)]);
-    let timeline = of(&journal, &key("order-7")).unwrap();
+    let timeline = of(&journal, &key("order-7"), NOBODY).unwrap();
     insta::assert_snapshot!(summary(&timeline, 2), @r"
     steps:    5, 3 completed
     replayed: 3 answers in 2 attempts
@@ -214,7 +214,8 @@ fn tools_that_passed_by_the_sidecar_are_named_and_others_are_not() {
             intent(1, 1, CallKind::Llm, "openai", "gpt-5", 1),
             completed(1, 2, None, &["pay__charge", "bash"]),
         ];
-        let timeline = of(&journal("w", start.into_iter().chain(records).collect()), &key("w")).unwrap();
+        let timeline =
+            of(&journal("w", start.into_iter().chain(records).collect()), &key("w"), NOBODY).unwrap();
         timeline.unproxied.into_iter().map(|unproxied| unproxied.tool).collect::<Vec<_>>()
     };
     let charge = |step| intent(step, 1, CallKind::Mcp, "payments", "charge", 3);
@@ -234,7 +235,7 @@ fn rows_tell_the_most_urgent_state() {
     start("fresh");
     start("shut");
     append(&journal, "shut", vec![Record::WorkflowClosed { reason: "test".to_owned(), at: at(9) }]);
-    let mut rows = rows(&journal, &Owner::local()).unwrap();
+    let mut rows = rows(&journal, &Owner::local(), NOBODY).unwrap();
     rows.sort_by(|a, b| a.workflow.cmp(&b.workflow));
     insta::assert_snapshot!(rows_text(&rows), @r"
     workflow  state     attempts  steps  completed  last change
@@ -242,10 +243,10 @@ fn rows_tell_the_most_urgent_state() {
     order-7   in doubt         2      5          3  2026-11-20 14:02:10 UTC
     shut      closed           1      0          0  2026-11-20 14:00:00 UTC
     ");
-    assert_eq!(row(&journal, &key("order-7")).unwrap().as_ref(), rows.get(1));
-    assert_eq!(row(&journal, &key("nobody")).unwrap(), None);
+    assert_eq!(row(&journal, &key("order-7"), NOBODY).unwrap().as_ref(), rows.get(1));
+    assert_eq!(row(&journal, &key("nobody"), NOBODY).unwrap(), None);
     let stranger = Owner::recorded("somebody else");
-    assert_eq!(super::rows(&journal, &stranger).unwrap(), []);
+    assert_eq!(super::rows(&journal, &stranger, NOBODY).unwrap(), []);
 }
 
 #[test]
@@ -253,6 +254,6 @@ fn an_unknown_workflow_and_a_foreign_one_have_no_timeline() {
     let journal = eventful();
     let foreign = WorkflowKey { owner: Owner::recorded("somebody else"), ..key("order-7") };
     for key in [key("nobody"), foreign] {
-        assert!(matches!(of(&journal, &key), Err(Error::Unknown(_))));
+        assert!(matches!(of(&journal, &key, NOBODY), Err(Error::Unknown(_))));
     }
 }

@@ -249,3 +249,26 @@ fn an_effect_is_not_sent_twice_over_a_pooled_connection_that_the_upstream_has_cl
     }
     assert!(upstream.count() <= 10);
 }
+
+#[test]
+fn an_effect_that_a_dead_sidecar_left_is_shown_as_in_doubt_before_anybody_asks_again() {
+    let upstream = counting();
+    let mut sidecar = crm(&upstream).start();
+    let gate = Gate::new();
+    let held = gate.clone();
+    upstream.answers(move |request| counted(request).held(&held));
+    let mut agent = sidecar.connect();
+    agent.send(&Ask::post("/w/w/a/1/crm/charge", "{}"));
+    gate.reached(1);
+    assert_eq!(sidecar.states("w"), ["open"], "it is at work");
+    sidecar.kill9();
+    gate.open();
+    for runs in [false, true] {
+        if runs {
+            sidecar.restart();
+        }
+        assert_eq!(sidecar.states("w"), ["in_doubt"]);
+        sidecar.cli(&["workflows"]).expect_code(0).prints(&["in doubt"]);
+        sidecar.cli(&["close", "w"]).expect_code(3).says(&["in doubt"]);
+    }
+}
