@@ -217,6 +217,7 @@ fn small() -> impl Strategy<Value = Record> {
             .prop_map(|(step, attempt, at, found_by)| Record::Redelivered { step, attempt, at, found_by }),
         (step(), attempt()).prop_map(|(step, attempt)| Record::Delivered { step, attempt }),
         (".{0,60}", at()).prop_map(|(reason, at)| Record::WorkflowClosed { reason, at }),
+        (step(), any::<u32>(), at()).prop_map(|(step, tried, at)| Record::InputRequired { step, tried, at }),
         (prop::collection::vec(any::<u64>(), 0..5), ".{0,30}", at())
             .prop_map(|(steps, by, at)| Record::Accepted { steps, by, at }),
         (step(), prop::sample::select(resolutions), ".{0,30}", at())
@@ -439,6 +440,11 @@ fn later_records() -> Vec<Record> {
     ]
 }
 
+/// What came behind those.
+fn latest_records() -> Vec<Record> {
+    vec![Record::InputRequired { step: records::step(3), tried: 1, at: Timestamp(1_795_140_000_000) }]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -446,13 +452,10 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn what_format_1_wrote_is_still_read_and_still_written() {
     let lines = FORMAT_1.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>();
-    let written = format_1_records()
-        .iter()
-        .chain(&later_records())
-        .map(|record| hex(&encode(record)))
-        .collect::<Vec<_>>();
+    let records = [format_1_records(), later_records(), latest_records()].concat();
+    let written = records.iter().map(|record| hex(&encode(record))).collect::<Vec<_>>();
     assert_eq!(written, lines, "written now:\n{}", written.join("\n"));
-    for (line, record) in lines.iter().zip(format_1_records().into_iter().chain(later_records())) {
+    for (line, record) in lines.iter().zip(records) {
         let bytes = (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap());
         assert_eq!(decode(&bytes.collect::<Vec<_>>()), Ok(record));
     }

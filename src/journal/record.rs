@@ -395,6 +395,17 @@ pub enum Record {
         #[cbor(n(4), with = "via")]
         at: Timestamp,
     },
+    /// A try was answered with a request for input (MCP, `input_required`): the call has not been carried out,
+    /// and what follows under its fingerprint is the next leg.
+    #[n(19)]
+    InputRequired {
+        #[cbor(n(1), with = "via")]
+        step: StepIndex,
+        #[n(2)]
+        tried: u32,
+        #[cbor(n(3), with = "via")]
+        at: Timestamp,
+    },
 }
 
 impl Record {
@@ -407,6 +418,7 @@ impl Record {
             | Self::Failed { at, .. }
             | Self::Refused { at, .. }
             | Self::InDoubt { at, .. }
+            | Self::InputRequired { at, .. }
             | Self::Redelivered { at, .. }
             | Self::Resolved { at, .. }
             | Self::Accepted { at, .. }
@@ -432,6 +444,7 @@ impl Record {
             | Self::Dispatched { .. }
             | Self::Refused { .. }
             | Self::InDoubt { .. }
+            | Self::InputRequired { .. }
             | Self::Redelivered { .. }
             | Self::Delivered { .. }
             | Self::Resolved { .. }
@@ -463,6 +476,7 @@ impl Record {
             Self::Accepted { .. } => "Accepted",
             Self::RefusalDelivered { .. } => "RefusalDelivered",
             Self::ToldAgain { .. } => "ToldAgain",
+            Self::InputRequired { .. } => "InputRequired",
         }
     }
 }

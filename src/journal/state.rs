@@ -162,6 +162,7 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
                 let executed_by_none = *not_sent || said.unwrap_or(status.is_some_and(not_executed));
                 self.failed(head, *step, *tried, executed_by_none)
             }
+            Record::InputRequired { step, tried, .. } => self.failed(head, *step, *tried, true),
             Record::Refused { step, attempt, .. } => {
                 opened(head, *attempt)?;
                 step.map_or(Ok(()), |step| self.entry(step).map(drop))?;

@@ -58,6 +58,11 @@ impl Call {
         self.inspected.mcp.as_ref()?.id.as_deref()
     }
 
+    /// A later leg of an `input_required` chain.
+    pub(crate) fn continues(&self) -> bool {
+        self.inspected.mcp.as_ref().is_some_and(|mcp| mcp.continues)
+    }
+
     /// The JSON-RPC method.
     pub(crate) fn rpc_method(&self) -> Option<&str> {
         self.inspected.mcp.as_ref()?.method.as_deref()

@@ -33,6 +33,7 @@ fn event(record: &Record) -> Option<Event> {
         }),
         Record::Completed(completed) => Some(Event::Completed(completed.step)),
         Record::Dispatched { step, .. } => Some(Event::Tried(*step)),
+        Record::InputRequired { step, .. } => Some(Event::Over(*step)),
         Record::Failed { step, not_sent, status, not_executed, .. } => {
             let rejected = not_executed.unwrap_or(status.is_some_and(status::is_not_executed));
             (*not_sent || rejected).then_some(Event::Over(*step))

@@ -38,6 +38,8 @@ fn event(record: &Record) -> Option<Event<Setback>> {
             let told = answer.or_else(|| words.as_ref().map(restored).map(Setback::Refusal));
             Some(Event::Failed { step: *step, told })
         }
+        // Its question is not asked again: what it asked under may be stale.
+        Record::InputRequired { step, .. } => Some(Event::Failed { step: *step, told: None }),
         Record::Refused { step, attempt, exact, words, .. } => {
             let told = words.as_ref().map(restored).map(Setback::Refusal);
             Some(Event::Refused { subject: subject(step, exact), attempt: *attempt, exact: *exact, told })

@@ -104,6 +104,7 @@ fn named(record: &Record) -> Option<StepIndex> {
         Record::Dispatched { step, .. }
         | Record::Failed { step, .. }
         | Record::InDoubt { step, .. }
+        | Record::InputRequired { step, .. }
         | Record::Redelivered { step, .. }
         | Record::Resolved { step, .. } => Some(*step),
         Record::Accepted { .. }
@@ -148,6 +149,9 @@ impl<'a> Story<'a> {
             self.status = *status;
             self.ended_at = Some(*at);
             self.detail = Some(detail);
+        } else if let Record::InputRequired { at, .. } = record {
+            self.ended_at = Some(*at);
+            self.detail = Some("it asked for input");
         } else if let Record::InDoubt { cause, .. } = record {
             self.detail.get_or_insert(cause);
         } else if let Record::Redelivered { attempt, found_by, .. } = record {

@@ -10,6 +10,7 @@ use crate::json::{Fault, Tape};
 use crate::model::{Surface, Usage};
 
 use super::fold::{Failure, Fold, Mark, Unasked};
+use super::mcp::Response;
 use super::sse::{Fields, Splitter};
 use super::{headers, mcp};
 
@@ -57,6 +58,8 @@ pub struct Outcome {
     pub failed: Option<Failure>,
     /// MCP: the JSON-RPC response to the request; all that a replay serves.
     pub mcp_response: Option<Bytes>,
+    /// MCP: that response is no result but asks for input.
+    pub asks_input: bool,
 }
 
 /// Why an answer that has ended is no answer. Never to be ended cleanly towards the agent.
@@ -100,7 +103,7 @@ impl Answer {
             match (Fold::new(surface), surface, options.rpc_id) {
                 (Some(fold), ..) if success => Some(Reader::Model(Box::new(fold))),
                 (None, Surface::Mcp, Some(id)) => {
-                    Some(Reader::Mcp(McpReader { id, response: None, is_error: false }))
+                    Some(Reader::Mcp(McpReader { id, response: None, said: Response::default() }))
                 }
                 _ => None,
             }
@@ -174,9 +177,12 @@ impl Reader {
 
     fn outcome(self) -> Outcome {
         match self {
-            Self::Mcp(mcp) => {
-                Outcome { is_error: mcp.is_error, mcp_response: mcp.response, ..Outcome::default() }
-            }
+            Self::Mcp(mcp) => Outcome {
+                is_error: mcp.said.is_error,
+                asks_input: mcp.said.asks_input,
+                mcp_response: mcp.response,
+                ..Outcome::default()
+            },
             Self::Model(fold) => {
                 let found = fold.finish();
                 Outcome {
@@ -196,7 +202,8 @@ impl Reader {
 struct McpReader {
     id: String,
     response: Option<Bytes>,
-    is_error: bool,
+    /// What the response says.
+    said: Response,
 }
 
 impl McpReader {
@@ -206,7 +213,7 @@ impl McpReader {
         let Ok(tape) = Tape::parse_shallow(&message, 3) else { return false };
         let Some(response) = mcp::response(tape.root(&message), &self.id) else { return false };
         if self.response.is_none() {
-            self.is_error = response.is_error;
+            self.said = response;
             self.response = Some(message);
         }
         true

@@ -200,10 +200,12 @@ fn is_same_id(id: Value<'_>, wanted: &str) -> bool {
 }
 
 /// What a JSON-RPC response says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Response {
     /// A JSON-RPC error, or a tool's result that says `isError`.
     pub(super) is_error: bool,
+    /// No result yet: the server wants the same call again, with what it asks for (2026-07-28).
+    pub(super) asks_input: bool,
 }
 
 /// Reads `message` as the response to the request `id`; `None` if it is none, or another's.
@@ -222,7 +224,9 @@ pub(super) fn response(message: Value<'_>, id: &str) -> Option<Response> {
         return None;
     }
     let said = result.and_then(|result| result.get("isError")?.bool()).unwrap_or(false);
-    Some(Response { is_error: error.is_some() || said })
+    let kind = result.and_then(|result| result.get("resultType")?.string());
+    let asks_input = error.is_none() && kind.as_deref() == Some("input_required");
+    Some(Response { is_error: error.is_some() || said, asks_input })
 }
 
 #[cfg(test)]

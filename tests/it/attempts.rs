@@ -312,6 +312,26 @@ fn rule_c_a_step_that_is_only_read_on_does_not_stop_the_next_attempt_which_joins
 }
 
 #[test]
+fn rule_c_a_later_leg_of_a_chain_is_no_agent_that_begins_again() {
+    let server = Server::new(Era::Stateless, Form::Json);
+    server.tool_calls(|call| {
+        let asks = json!({"resultType": "input_required", "requestState": "s"});
+        let asking = Script::json(json!({"jsonrpc": "2.0", "id": call.nth, "result": asks}).to_string());
+        if call.params["requestState"].is_string() { call.reply } else { asking }
+    });
+    let upstream = server.start();
+    let Some(sidecar) = blind(Setup::new().upstream("tools", "mcp", &upstream.url())) else { return };
+    let mut caller = Caller::stateless("/w/w/tools", 1);
+    check(&sidecar.call(&caller.tool("charge", &json!({}))), "live", "1; reason=first");
+    sidecar.wait_connections(0.0);
+    // Somebody thinks about what was asked.
+    wait::since(Instant::now(), REWIND_IDLE + Duration::from_millis(50));
+    let leg = caller.ask("tools/call", &json!({"name": "charge", "arguments": {}, "requestState": "s"}));
+    check(&sidecar.call(&leg), "live", "1; reason=first");
+    assert_eq!(server.charges(), 2);
+}
+
+#[test]
 fn where_attempts_cannot_be_told_apart_a_repeated_effect_is_refused_after_a_moment_alone() {
     let server = Server::new(Era::Stateless, Form::Json);
     let upstream = server.start();

@@ -1,5 +1,7 @@
 //! MCP through the sidecar: ids, sessions, lists, and what is neither.
 
+mod chains;
+
 use serde_json::json;
 
 use crate::support::client::Ask;

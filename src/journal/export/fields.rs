@@ -47,6 +47,9 @@ pub(super) fn of(record: &Record) -> Value {
         Record::InDoubt { step, cause, at } => {
             json!({ "step": step.number(), "cause": cause, "at": at.to_string() })
         }
+        Record::InputRequired { step, tried, at } => {
+            json!({ "step": step.number(), "try": tried, "at": at.to_string() })
+        }
         Record::Redelivered { step, attempt, at, found_by } => json!({
             "step": step.number(),
             "attempt": attempt.number(),

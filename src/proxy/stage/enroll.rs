@@ -38,6 +38,8 @@ pub(crate) async fn attempt(
         return replay(sidecar, recording, call, workflow);
     }
     let key = WorkflowKey { owner: Owner::local(), workflow: workflow.clone() };
+    // A later leg looks like the call it goes on with, and is no sign of an agent that began again.
+    let asked = asked.filter(|_| !call.continues());
     // Looking for the peer reads files; it happens before the lock, once per connection.
     let peer = match call.attempt {
         Some(_) => None,

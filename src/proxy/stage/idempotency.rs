@@ -53,6 +53,16 @@ pub(super) fn keyed(
     })
 }
 
+/// `body` under the key its step has had from its first try on.
+pub(super) fn under(body: Bytes, call: &Call, key: Option<&str>) -> Bytes {
+    let place = call.rule.as_ref().and_then(|rule| rule.key.as_ref());
+    let (Some(KeyPlace::Argument(pointer)), Some(key)) = (place, key) else { return body };
+    match tool_key::put(call.inspected.operation.surface, &body, pointer, key) {
+        Some(Keyed::With(edit)) => edit.apply(&body).into(),
+        Some(Keyed::Own(_)) | None => body,
+    }
+}
+
 /// Whether the tool takes its key among its arguments.
 pub(super) fn is_argument(call: &Call) -> bool {
     let place = call.rule.as_ref().and_then(|rule| rule.key.as_ref());

@@ -146,13 +146,19 @@ impl Slot {
         if again.class == EffectClass::Read {
             return Ok(Try { step, tried, batch, request: Sent::Live(call.body.clone()), key: None });
         }
+        // What a chain's later leg brings is in none of the recorded bytes.
+        let leg = call.continues().then(|| call.body.clone());
         let recorded = sidecar
             .journal
             .step(&self.enrolled.run.key, step)
             .map_err(|error| refusal::journal(&error))?
             .ok_or_else(refusal::internal)?;
-        let request = Sent::Recorded(recorded.intent.request);
-        Ok(Try { step, tried, batch, request, key: recorded.intent.idempotency_key })
+        let key = recorded.intent.idempotency_key;
+        let request = match leg {
+            Some(body) => Sent::Live(idempotency::under(body, call, key.as_deref())),
+            None => Sent::Recorded(recorded.intent.request),
+        };
+        Ok(Try { step, tried, batch, request, key })
     }
 
     fn first_try(

@@ -273,7 +273,26 @@ impl Work<'_> {
                 self.release(fetched);
                 Told::only(state)
             }
+            None if fetched.outcome.asks_input => self.ask_input(fetched).await,
             None => self.complete(fetched).await,
+        }
+    }
+
+    /// The tool wants something first. That is no outcome: what it asks for will not be asked again under the
+    /// same state, so a restarted agent sends its first leg anew.
+    async fn ask_input(&self, fetched: Fetched) -> Told {
+        let at = self.sidecar.clock.now();
+        let asks = Record::InputRequired { step: self.step, tried: self.tried, at };
+        match self.commit(Batch::one(asks), Urgency::Now).await {
+            Ok(()) => {
+                self.release(fetched);
+                Told::only(StepState::Open)
+            }
+            Err(error) => {
+                tracing::error!(workflow = %self.run.key, step = %self.step, %error, "a request for input cannot be recorded");
+                self.feed.refuse(self.unrecorded(&error));
+                Told::only(StepState::InDoubt)
+            }
         }
     }
 

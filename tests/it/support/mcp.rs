@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::client::{Answer, Ask, find};
+use super::client::{Answer, Ask};
 use super::sidecar::Sidecar;
 use super::upstream::{Request, Script, Upstream, head};
 
@@ -29,8 +29,11 @@ pub(crate) enum Form {
 /// A `tools/call` as the server got it.
 #[derive(Clone, Debug)]
 pub(crate) struct ToolCall {
+    /// The request's id, as it is spelled.
+    pub(crate) id: String,
     pub(crate) tool: String,
     pub(crate) arguments: Value,
+    pub(crate) params: Value,
     /// The how-many-th call of this tool, from 1.
     pub(crate) nth: usize,
     /// What the server would answer.
@@ -38,6 +41,9 @@ pub(crate) struct ToolCall {
 }
 
 type Rule = dyn Fn(ToolCall) -> Script + Send + Sync;
+/// A method and its params to the result; `None`: as always.
+type OtherRule = dyn Fn(&str, &Value) -> Option<Value> + Send + Sync;
+type GetRule = dyn Fn(&Request) -> Script + Send + Sync;
 
 #[derive(Default)]
 struct State {
@@ -49,6 +55,8 @@ struct State {
     rule: Option<Arc<Rule>>,
     /// What a tool answers in place of the usual text.
     results: BTreeMap<String, Value>,
+    other_rule: Option<Arc<OtherRule>>,
+    get_rule: Option<Arc<GetRule>>,
 }
 
 /// The server's memory. Clones are the same server.
@@ -100,25 +108,57 @@ impl Server {
         self.state.lock().unwrap().results.insert(tool.to_owned(), result);
     }
 
+    /// Decides what other methods are answered; with `None` as always.
+    pub(crate) fn methods(&self, rule: impl Fn(&str, &Value) -> Option<Value> + Send + Sync + 'static) {
+        self.state.lock().unwrap().other_rule = Some(Arc::new(rule));
+    }
+
+    /// Decides what a GET is answered.
+    pub(crate) fn streams(&self, rule: impl Fn(&Request) -> Script + Send + Sync + 'static) {
+        self.state.lock().unwrap().get_rule = Some(Arc::new(rule));
+    }
+
     /// Answers one request.
     pub(crate) fn handle(&self, request: &Request) -> Script {
         match request.method.as_str() {
             "POST" => self.post(request),
+            "GET" => self.get(request),
             "DELETE" => Script::raw(head(200, &[], Some(0))),
             _ => Script::raw(head(405, &[], Some(0))),
         }
     }
 
+    fn get(&self, request: &Request) -> Script {
+        let mut state = self.state.lock().unwrap();
+        if let Some(refused) = self.refused(&mut state, request) {
+            return refused;
+        }
+        *state.counts.entry("GET".to_owned()).or_default() += 1;
+        let rule = state.get_rule.clone();
+        drop(state);
+        rule.map_or_else(|| Script::raw(head(405, &[], Some(0))), |rule| rule(request))
+    }
+
+    /// What a request gets whose session is not there.
+    fn refused(&self, state: &mut State, request: &Request) -> Option<Script> {
+        let session = request.header("mcp-session-id").unwrap_or_default();
+        if self.era != Era::Sessions || state.sessions.contains(session) {
+            return None;
+        }
+        let status = if session.is_empty() { 400 } else { 404 };
+        let body = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#;
+        *state.counts.entry(format!("refused {status}")).or_default() += 1;
+        Some(Script::answer(status, "application/json", body))
+    }
+
     fn post(&self, request: &Request) -> Script {
         let message: Value = serde_json::from_slice(&request.body).unwrap();
         let method = message["method"].as_str().unwrap_or_default().to_owned();
-        let session = request.header("mcp-session-id").unwrap_or_default().to_owned();
         let mut state = self.state.lock().unwrap();
-        if self.era == Era::Sessions && method != "initialize" && !state.sessions.contains(&session) {
-            let status = if session.is_empty() { 400 } else { 404 };
-            let body = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#;
-            *state.counts.entry(format!("refused {status}")).or_default() += 1;
-            return Script::answer(status, "application/json", body);
+        if method != "initialize"
+            && let Some(refused) = self.refused(&mut state, request)
+        {
+            return refused;
         }
         let tool = message["params"]["name"].as_str().unwrap_or_default().to_owned();
         let counted = if method == "tools/call" { format!("{method} {tool}") } else { method.clone() };
@@ -127,7 +167,8 @@ impl Server {
             *count += 1;
             *count
         };
-        let id = message.get("id").cloned();
+        // The client's answer to a question of ours is told apart by its missing method.
+        let id = message.get("id").cloned().filter(|_| !method.is_empty());
         match (method.as_str(), id) {
             (_, None) => Script::raw(head(202, &[], Some(0))),
             ("initialize", Some(id)) => {
@@ -149,11 +190,17 @@ impl Server {
                 let reply = self.reply(&id, state.results.get(&tool).unwrap_or(&result), None);
                 let rule = state.rule.clone();
                 drop(state);
-                let arguments = message["params"]["arguments"].clone();
-                let call = ToolCall { tool, arguments, nth, reply };
+                let (id, params) = (id.to_string(), message["params"].clone());
+                let arguments = params["arguments"].clone();
+                let call = ToolCall { id, tool, arguments, params, nth, reply };
                 rule.map_or_else(|| call.reply.clone(), |rule| rule(call.clone()))
             }
-            (_, Some(id)) => self.reply(&id, &json!({}), None),
+            (_, Some(id)) => {
+                let rule = state.other_rule.clone();
+                drop(state);
+                let result = rule.and_then(|rule| rule(&method, &message["params"]));
+                self.reply(&id, &result.unwrap_or_else(|| json!({})), None)
+            }
         }
     }
 
@@ -212,7 +259,15 @@ impl Caller {
         ask
     }
 
-    fn message(&self, body: String) -> Ask {
+    /// The request for what comes behind an event.
+    pub(crate) fn rest(&self, event_id: &str) -> Ask {
+        let ask = Ask::get(format!("{}/mcp", self.base))
+            .header("accept", "text/event-stream")
+            .header("last-event-id", event_id);
+        self.session.iter().fold(ask, |ask, session| ask.header("mcp-session-id", session))
+    }
+
+    pub(crate) fn message(&self, body: String) -> Ask {
         let ask = Ask::post(format!("{}/mcp", self.base), body)
             .header("accept", "application/json, text/event-stream");
         match &self.session {
@@ -270,9 +325,16 @@ pub(crate) fn response(answer: &Answer) -> Value {
     if !is_stream {
         return answer.json();
     }
-    let data = find(&answer.body, b"data: ").expect("an event with data");
-    let line = answer.body[data + 6..].split(|byte| *byte == b'\n').next().unwrap();
-    serde_json::from_slice(line).unwrap()
+    let messages = messages(&answer.body);
+    let response = messages.into_iter().find(|message| message.get("method").is_none());
+    response.unwrap_or_else(|| panic!("no response: {answer:?}"))
+}
+
+/// The messages of an event stream, in order.
+pub(crate) fn messages(stream: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(stream).unwrap();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| !data.is_empty());
+    data.map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
 /// The text of a tool's result, and whether it is an error.
