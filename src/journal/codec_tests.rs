@@ -226,9 +226,21 @@ fn small() -> impl Strategy<Value = Record> {
 }
 
 fn listed() -> impl Strategy<Value = Record> {
-    (print(), attempt(), upstream(), ".{0,30}", body(), any::<u16>(), headers(), body(), at()).prop_map(
-        |(list, attempt, upstream, method, request, status, headers, body, at)| {
-            Record::Listed(Listed { list, attempt, upstream, method, request, status, headers, body, at })
+    let said = (any::<u16>(), headers(), body(), prop::option::of(any::<bool>()));
+    (print(), attempt(), upstream(), ".{0,30}", body(), said, at()).prop_map(
+        |(list, attempt, upstream, method, request, (status, headers, body, changed), at)| {
+            Record::Listed(Listed {
+                list,
+                attempt,
+                upstream,
+                method,
+                request,
+                status,
+                headers,
+                body,
+                at,
+                changed,
+            })
         },
     )
 }
@@ -442,7 +454,10 @@ fn later_records() -> Vec<Record> {
 
 /// What came behind those.
 fn latest_records() -> Vec<Record> {
-    vec![Record::InputRequired { step: records::step(3), tried: 1, at: Timestamp(1_795_140_000_000) }]
+    vec![
+        Record::InputRequired { step: records::step(3), tried: 1, at: Timestamp(1_795_140_000_000) },
+        Record::Listed(Listed { changed: Some(true), ..records::listed(3, 2, b"list") }),
+    ]
 }
 
 fn hex(bytes: &[u8]) -> String {

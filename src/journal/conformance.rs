@@ -156,6 +156,7 @@ pub(crate) fn listed(of: u64, attempt_number: u32, body: &[u8]) -> Listed {
         headers: Vec::new(),
         body: hash(body),
         at: AT,
+        changed: None,
     }
 }
 

@@ -143,6 +143,9 @@ pub struct Listed {
     pub body: BodyHash,
     #[cbor(n(9), with = "via")]
     pub at: Timestamp,
+    /// It says something else than the one recorded before; `None`: it does not, or it is the first.
+    #[n(10)]
+    pub changed: Option<bool>,
 }
 
 /// How a restarted agent's call differs from the recorded run.

@@ -8,7 +8,9 @@ use crate::journal::state::{Backing, Change, Fault, StepEntry, Use, WorkflowStat
 use crate::journal::{self, Completed, Intent, Record};
 use crate::model::{AttemptId, Source, StepIndex, StepState, Timestamp, WorkflowKey};
 
-use super::{AtWork, Attempt, Decision, Diverged, Found, Refused, State, Step, Timeline, Tokens, unproxied};
+use super::{
+    AtWork, Attempt, ChangedList, Decision, Diverged, Found, Refused, State, Step, Timeline, Tokens, unproxied,
+};
 
 /// Nothing is known beside the records: the fold begins at the first one.
 struct Nothing;
@@ -61,6 +63,7 @@ pub(super) fn fold(
         unproxied: unproxied::find(records),
         diverged: records.iter().filter_map(diverged).collect(),
         decisions: records.iter().filter_map(decision).collect(),
+        changed_lists: records.iter().filter_map(changed_list).collect(),
     })
 }
 
@@ -237,6 +240,16 @@ fn diverged(record: &Record) -> Option<Diverged> {
         left_out: diverged.left_out.clone(),
         refused: diverged.refused,
         at: diverged.at.to_string(),
+    })
+}
+
+fn changed_list(record: &Record) -> Option<ChangedList> {
+    let Record::Listed(listed) = record else { return None };
+    (listed.changed == Some(true)).then(|| ChangedList {
+        attempt: listed.attempt.number(),
+        upstream: listed.upstream.to_string(),
+        method: listed.method.clone(),
+        at: listed.at.to_string(),
     })
 }
 

@@ -78,6 +78,9 @@ pub struct Timeline {
     /// What people, or the config, decided.
     #[serde(default)]
     pub decisions: Vec<Decision>,
+    /// What MCP servers offered otherwise than before.
+    #[serde(default)]
+    pub changed_lists: Vec<ChangedList>,
 }
 
 /// One life of the agent process.
@@ -195,6 +198,18 @@ pub struct Diverged {
     pub left_out: Vec<u64>,
     /// It was refused, and nothing was sent.
     pub refused: bool,
+    /// RFC 3339, UTC.
+    pub at: String,
+}
+
+/// A list of an MCP server that said something else than the one recorded before. From then on it is the
+/// recorded one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedList {
+    pub attempt: u32,
+    pub upstream: String,
+    /// `tools/list`, `initialize` and the like.
+    pub method: String,
     /// RFC 3339, UTC.
     pub at: String,
 }

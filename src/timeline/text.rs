@@ -134,7 +134,20 @@ fn notes(timeline: &Timeline) -> Vec<String> {
             decision.decision.replace('_', " ")
         )
     });
-    troubled.chain(billed).chain(diverged).chain(refused).chain(decided).chain(unproxied).collect()
+    let lists = timeline.changed_lists.iter().map(|list| {
+        format!(
+            "attempt {}: {} of {} differs from the recorded one",
+            list.attempt, list.method, list.upstream
+        )
+    });
+    troubled
+        .chain(billed)
+        .chain(diverged)
+        .chain(refused)
+        .chain(decided)
+        .chain(unproxied)
+        .chain(lists)
+        .collect()
 }
 
 /// What was found although another request asked for it, a line per attempt and name.

@@ -4,6 +4,7 @@ mod served;
 
 use std::borrow::Cow;
 
+use crate::json::canonical::{self, Exclude};
 use crate::json::{Kind, Tape, Value};
 use crate::model::{CallKind, Channel, EffectClass, Operation, Surface};
 
@@ -69,17 +70,16 @@ fn place(method: &str) -> Option<(Channel, EffectClass)> {
     let step = Channel::Step(CallKind::Mcp);
     Some(match method {
         "tools/call" | "tasks/update" | "tasks/cancel" => (step, EffectClass::Effect),
-        "resources/read" | "prompts/get" => (step, EffectClass::Read),
+        "resources/read" | "prompts/get" | "tasks/result" => (step, EffectClass::Read),
         "ping"
         | "completion/complete"
         | "logging/setLevel"
         | "resources/subscribe"
         | "resources/unsubscribe"
         | "subscriptions/listen"
-        | "tasks/get"
-        | "tasks/result"
         | "tasks/list" => (Channel::Live, EffectClass::Read),
-        "initialize" | "server/discover" => (Channel::List, EffectClass::Read),
+        // What has become of a task is asked again and again; once it has ended, that is final.
+        "initialize" | "server/discover" | "tasks/get" => (Channel::List, EffectClass::Read),
         list if list.ends_with("/list") => (Channel::List, EffectClass::Read),
         _ => return None,
     })
@@ -160,7 +160,9 @@ fn message(request: &RequestView<'_>, root: Value<'_>) -> Result<McpCall, BadReq
     let name = match method.as_ref() {
         "tools/call" | "prompts/get" => text(param("name")),
         "resources/read" => text(param("uri")),
-        "tasks/update" | "tasks/cancel" => text(param("taskId")).map(|task| format!("{method} {task}")),
+        "tasks/update" | "tasks/cancel" | "tasks/get" | "tasks/result" => {
+            text(param("taskId")).map(|task| format!("{method} {task}"))
+        }
         _ => None,
     };
     let meta = || {
@@ -181,6 +183,27 @@ fn message(request: &RequestView<'_>, root: Value<'_>) -> Result<McpCall, BadReq
         continues: ["inputResponses", "requestState"].iter().any(|key| param(key).is_some()),
         method: Some(method.into_owned()),
     })
+}
+
+/// Whether the answer to a `tasks/get` says that the task has ended: what it says then is final.
+pub fn is_ended_task(response: &[u8]) -> bool {
+    let Ok(tape) = Tape::parse_shallow(response, 3) else { return false };
+    let result = tape.root(response).get("result");
+    let status = result.and_then(|result| result.get("status")?.string());
+    matches!(status.as_deref(), Some("cancelled" | "completed" | "failed"))
+}
+
+/// Whether two answers to a list are results that say different things. A refusal says nothing of the list.
+pub fn is_other_list(recorded: &[u8], now: &[u8]) -> bool {
+    let said = |text: &[u8]| {
+        let tape = Tape::parse(text).ok()?;
+        let mut said = Vec::new();
+        let exclude = Exclude { members: &["_meta"], pointers: &[] };
+        let result = tape.root(text).get("result")?;
+        canonical::write(result, &exclude, &mut |piece| said.extend_from_slice(piece));
+        Some(said)
+    };
+    matches!((said(recorded), said(now)), (Some(recorded), Some(now)) if recorded != now)
 }
 
 /// Whether two ids are the same; each as it is spelled. A server may spell an id in its own way.
@@ -266,6 +289,8 @@ mod tests {
         check("prompts/get", r#"{"name":"p"}"#, (step, Read, "p", true));
         check("tasks/cancel", r#"{"taskId":"t1"}"#, (step, Effect, "tasks/cancel t1", true));
         check("tasks/update", "{}", (step, Effect, "tasks/update", true));
+        check("tasks/result", r#"{"taskId":"t1"}"#, (step, Read, "tasks/result t1", true));
+        check("tasks/get", r#"{"taskId":"t1"}"#, (Channel::List, Read, "tasks/get t1", true));
         for list in [
             "initialize",
             "server/discover",
@@ -283,8 +308,6 @@ mod tests {
             "resources/subscribe",
             "resources/unsubscribe",
             "subscriptions/listen",
-            "tasks/get",
-            "tasks/result",
             "tasks/list",
         ] {
             check(live, "{}", (Channel::Live, Read, live, true));
@@ -348,6 +371,29 @@ mod tests {
         assert_eq!(new.protocol_version.as_deref(), Some("2026-07-28"));
         assert!(new.continues && new.is_tool_call());
         assert!(!page.continues && !page.is_tool_call());
+    }
+
+    #[test]
+    fn a_task_has_ended_when_its_status_is_final() {
+        let ended = |status: &str| {
+            let response = format!(r#"{{"id":1,"result":{{"taskId":"t","status":"{status}"}}}}"#);
+            is_ended_task(response.as_bytes())
+        };
+        assert!(["cancelled", "completed", "failed"].into_iter().all(ended));
+        assert!(!["input_required", "working", ""].into_iter().any(ended));
+        assert!(!is_ended_task(br#"{"id":1,"error":{"code":-32602,"message":"completed"}}"#));
+    }
+
+    #[test]
+    fn lists_differ_when_their_results_say_something_else() {
+        let list = br#"{"id":1,"result":{"tools":[{"name":"charge"}]}}"#;
+        assert!(!is_other_list(
+            list,
+            br#"{"result":{"tools":[{"name":"charge"}],"_meta":{"at":2}},"id":"b"}"#
+        ));
+        assert!(is_other_list(list, br#"{"id":1,"result":{"tools":[{"name":"refund"}]}}"#));
+        assert!(!is_other_list(list, br#"{"id":1,"error":{"code":-32600,"message":"no"}}"#));
+        assert!(!is_other_list(list, b"not json"));
     }
 
     #[track_caller]

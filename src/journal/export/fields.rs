@@ -159,6 +159,7 @@ fn listed(list: &Listed) -> Value {
         "status": list.status,
         "headers": headers(&list.headers),
         "body": list.body.to_string(),
+        "changed": list.changed,
         "at": list.at.to_string(),
     })
 }

@@ -16,6 +16,7 @@ use crate::proxy::call::Call;
 use crate::proxy::headers::{self, Said};
 use crate::proxy::refusal;
 use crate::proxy::sidecar::Sidecar;
+use crate::wire::mcp;
 use crate::wire::refusal::Refusal;
 use crate::wire::status;
 
@@ -77,15 +78,50 @@ async fn live(
         Broken::Cut(cut) => refusal::cut(&call.upstream.name, &cut.to_string()),
         Broken::Deserted | Broken::Stopping | Broken::Unread => refusal::stopping(),
     })?;
+    let before = sidecar.journal.listed(&enrolled.run.key, list).map_err(|error| refusal::journal(&error))?;
+    if let Some(ended) = before.as_ref().filter(|_| is_task(call) && fetched.outcome.is_error) {
+        // The server has forgotten the task, and how it ended is known.
+        return recorded(sidecar, enrolled, call, ended).await;
+    }
     let code = fetched.start.status.as_u16();
     let served = fetched.outcome.mcp_response.clone().or_else(|| fetched.recorded.clone());
-    if let Some(served) = served.filter(|_| status::is_result(code)) {
-        keep(sidecar, enrolled, call, list, &fetched, served);
+    let is_kept = |served: &Bytes| status::is_result(code) && (!is_task(call) || mcp::is_ended_task(served));
+    if let Some(served) = served.filter(is_kept) {
+        let changed = is_changed(sidecar, before, &served).await;
+        if changed {
+            tracing::warn!(
+                workflow = %enrolled.run.key, upstream = %call.upstream.name, method = call.rpc_method(),
+                "the list differs from the recorded one; a restarted agent is shown the recorded one until it has \
+                 used every completed step"
+            );
+        }
+        keep(sidecar, enrolled, call, list, &fetched, Kept { served, changed });
     }
     let Some(body) = fetched.recorded else {
         return Err(refusal::cut(&call.upstream.name, "its list is longer than what is recorded"));
     };
     Ok(depart(enrolled, fetched.start.status, fetched.start.headers, body, Source::Live))
+}
+
+/// A poll for what has become of a task. Only its end is kept: until then it changes.
+fn is_task(call: &Call) -> bool {
+    call.rpc_method() == Some("tasks/get")
+}
+
+async fn is_changed(sidecar: &Arc<Sidecar>, before: Option<Listed>, served: &Bytes) -> bool {
+    let Some(before) = before else { return false };
+    let (journal, served) = (Arc::clone(&sidecar.journal), served.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        journal.body(&before.body).is_ok_and(|recorded| mcp::is_other_list(&recorded, &served))
+    });
+    reading.await.unwrap_or(false)
+}
+
+/// What is recorded of a list.
+struct Kept {
+    served: Bytes,
+    /// It differs from the one recorded before.
+    changed: bool,
 }
 
 /// Records what the agent is about to be shown. Rides: a lost list is only asked for again.
@@ -95,10 +131,10 @@ fn keep(
     call: &Call,
     list: &Fingerprint,
     fetched: &Fetched,
-    served: Bytes,
+    kept: Kept,
 ) {
-    let (request, body) = (Body::whole(call.body.clone()), Body::whole(served));
-    let listed = |list: Fingerprint| {
+    let (request, body) = (Body::whole(call.body.clone()), Body::whole(kept.served));
+    let listed = |list: Fingerprint, changed: Option<bool>| {
         Record::Listed(Listed {
             list,
             attempt: enrolled.attempt,
@@ -109,11 +145,12 @@ fn keep(
             headers: headers::recorded(&fetched.start.headers),
             body: body.hash,
             at: sidecar.clock.now(),
+            changed,
         })
     };
     let opens = call.rpc_method() == Some("initialize") && fetched.start.status.is_success();
-    let last = opens.then(|| listed(session::last_initialize(call)));
-    let records = [listed(*list)].into_iter().chain(last).collect();
+    let last = opens.then(|| listed(session::last_initialize(call), None));
+    let records = [listed(*list, kept.changed.then_some(true))].into_iter().chain(last).collect();
     let batch = Batch { records, bodies: vec![request, body] };
     if let Err(error) =
         sidecar.journal.commit(&enrolled.run.key, sidecar.journal.epoch(), batch, Urgency::Ride)

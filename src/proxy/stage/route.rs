@@ -221,7 +221,8 @@ pub(super) fn fingerprints(call: &Call, json: Option<&Tape>) -> Fingerprints {
         let exact = fingerprint::list(&fingerprint::ListAsked {
             route: call.upstream.name.as_str(),
             path: &call.rest,
-            method: call.rpc_method().unwrap_or_default(),
+            // Each task is a list of its own.
+            method: mcp.and_then(|mcp| mcp.name.as_deref()).or(call.rpc_method()).unwrap_or_default(),
             protocol_version: mcp.and_then(|mcp| mcp.protocol_version.as_deref()),
             cursor: mcp.and_then(|mcp| mcp.cursor.as_deref()),
         });
