@@ -148,6 +148,8 @@ impl Body for FeedBody {
                     this.ended();
                     return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
                 }
+                Poll::Ready(Next::Paused) if this.joiner.is_empty() => return Poll::Ready(None),
+                Poll::Ready(Next::Paused) => return Poll::Ready(Some(Ok(Frame::data(this.joiner.take())))),
                 Poll::Ready(Next::Torn(last_words)) => {
                     this.torn = true;
                     if !last_words.is_empty() {

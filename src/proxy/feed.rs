@@ -48,13 +48,29 @@ struct State {
     /// Frames are let go of once every reader has them.
     lets_go: bool,
     end: Option<End>,
-    /// How many frames each reader has had; `None`: that place is free.
-    places: Vec<Option<usize>>,
+    /// Where each reader is; `None`: that place is free.
+    places: Vec<Option<Place>>,
     /// The answer has begun to call a tool.
     calls_tools: bool,
+    /// Event ids that were given, and how many frames there were with them; the newest
+    /// [`Feed::EVENT_IDS_MAX`].
+    event_ids: VecDeque<(Arc<str>, usize)>,
+    /// How often the upstream has ended its stream to go on in another one, and how many frames there were at
+    /// the last such end.
+    pauses: usize,
+    paused_at: usize,
     /// When the last reader left; time since boot.
     deserted_at: Option<Duration>,
     wakers: Vec<Waker>,
+}
+
+/// Where a reader is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// How many frames it has had.
+    read: usize,
+    /// How many pauses there were when it began: it reads up to the next one.
+    pauses: usize,
 }
 
 impl State {
@@ -71,20 +87,27 @@ impl State {
     }
 
     fn take_place(&mut self, read: usize) -> usize {
+        let taken = Some(Place { read, pauses: self.pauses });
         match self.places.iter_mut().enumerate().find(|(_, place)| place.is_none()) {
             Some((at, place)) => {
-                *place = Some(read);
+                *place = taken;
                 at
             }
             None => {
-                self.places.push(Some(read));
+                self.places.push(taken);
                 self.places.len() - 1
             }
         }
     }
 
-    fn read_at(&self, place: usize) -> usize {
-        self.places.get(place).copied().flatten().unwrap_or(usize::MAX)
+    fn place(&self, place: usize) -> Place {
+        let gone = Place { read: usize::MAX, pauses: self.pauses };
+        self.places.get(place).copied().flatten().unwrap_or(gone)
+    }
+
+    /// Whether a reader has come to a pause.
+    fn is_paused(&self, place: Place) -> bool {
+        place.pauses < self.pauses && place.read >= self.paused_at
     }
 
     fn has_readers(&self) -> bool {
@@ -93,7 +116,7 @@ impl State {
 
     /// Frees what every reader has had, if the answer is one that is let go of.
     fn let_go(&mut self) {
-        let had = self.places.iter().flatten().min().copied().unwrap_or(usize::MAX);
+        let had = self.places.iter().flatten().map(|place| place.read).min().unwrap_or(usize::MAX);
         while self.lets_go
             && self.gone < had
             && let Some(frame) = self.frames.pop_front()
@@ -118,10 +141,16 @@ pub(crate) struct Feed(Mutex<State>);
 pub(crate) enum Next {
     Frame(Bytes),
     End,
+    /// The upstream has ended its stream and will go on in another one that has to be asked for: a clean end
+    /// that delivers nothing.
+    Paused,
     Torn(Bytes),
 }
 
 impl Feed {
+    /// Most event ids that are kept: a client asks for what comes behind the last one it got.
+    const EVENT_IDS_MAX: usize = 64;
+
     /// Says the head; the first one said counts.
     pub(crate) fn start(&self, start: AnswerStart) {
         let mut state = self.0.lock();
@@ -133,6 +162,36 @@ impl Feed {
         let mut state = self.0.lock();
         state.add(frame);
         state.wake();
+    }
+
+    /// The same of an event that a client may ask to go on behind.
+    pub(crate) fn push_event(&self, frame: Bytes, id: Arc<str>) {
+        let mut state = self.0.lock();
+        state.add(frame);
+        if state.event_ids.len() >= Self::EVENT_IDS_MAX {
+            state.event_ids.pop_front();
+        }
+        let frames = state.gone + state.frames.len();
+        state.event_ids.push_back((id, frames));
+        state.wake();
+    }
+
+    /// The upstream has ended its stream and will go on in another one. Who reads now comes to an end here.
+    pub(crate) fn pause(&self) {
+        let mut state = self.0.lock();
+        state.pauses += 1;
+        state.paused_at = state.gone + state.frames.len();
+        state.wake();
+    }
+
+    /// The event ids that were given, oldest first.
+    pub(crate) fn event_ids(&self) -> Vec<Arc<str>> {
+        self.0.lock().event_ids.iter().map(|(id, _)| Arc::clone(id)).collect()
+    }
+
+    /// Whether a client may ask to go on behind this event.
+    pub(crate) fn has_event(&self, id: &str) -> bool {
+        self.0.lock().event_ids.iter().any(|(known, _)| &**known == id)
     }
 
     /// From now on no frame is kept that every reader has: the answer is too long for that. Nobody can join
@@ -171,10 +230,6 @@ impl Feed {
         held.into_iter().for_each(|frame| state.add(frame));
         state.end.get_or_insert(End::Complete);
         state.wake();
-    }
-
-    pub(crate) fn complete(&self) {
-        self.finish(End::Complete);
     }
 
     /// Ends the feed without an answer, or without its end.
@@ -237,10 +292,14 @@ impl Feed {
 
     fn poll_next(&self, place: usize, context: &Context<'_>) -> Poll<Next> {
         let mut state = self.0.lock();
-        let read = state.read_at(place);
+        let at = state.place(place);
+        if state.is_paused(at) {
+            return Poll::Ready(Next::Paused);
+        }
+        let Place { read, pauses } = at;
         if let Some(frame) = read.checked_sub(state.gone).and_then(|at| state.frames.get(at)).cloned() {
             if let Some(place) = state.places.get_mut(place) {
-                *place = Some(read + 1);
+                *place = Some(Place { read: read + 1, pauses });
             }
             if state.lets_go {
                 state.let_go();
@@ -263,7 +322,10 @@ impl Feed {
     /// Whether the reader at `place` would find the clean end next.
     fn is_end(&self, place: usize) -> bool {
         let state = self.0.lock();
-        state.read_at(place) >= state.gone + state.frames.len() && matches!(state.end, Some(End::Complete))
+        let at = state.place(place);
+        !state.is_paused(at)
+            && at.read >= state.gone + state.frames.len()
+            && matches!(state.end, Some(End::Complete))
     }
 }
 
@@ -286,6 +348,20 @@ impl Reader {
             state.take_place(0)
         };
         Some(Self { feed, place, clock })
+    }
+
+    /// A reader of what comes behind the event `id`. `None` when no such event is known, or what comes behind it
+    /// is no longer there.
+    pub(crate) fn behind(feed: &Arc<Feed>, id: &str, clock: Arc<dyn Clock>) -> Option<Self> {
+        let place = {
+            let mut state = feed.0.lock();
+            let (_, read) = state.event_ids.iter().rev().find(|(known, _)| &**known == id)?.clone();
+            if read < state.gone {
+                return None;
+            }
+            state.take_place(read)
+        };
+        Some(Self { feed: Arc::clone(feed), place, clock })
     }
 
     /// Somebody who waits for the end and wants none of the bytes.
@@ -335,7 +411,7 @@ mod tests {
     fn next(reader: &mut Reader) -> Option<Bytes> {
         match reader.poll_next(&Context::from_waker(Waker::noop())) {
             Poll::Ready(Next::Frame(frame)) => Some(frame),
-            Poll::Ready(Next::End | Next::Torn(_)) | Poll::Pending => None,
+            Poll::Ready(Next::End | Next::Paused | Next::Torn(_)) | Poll::Pending => None,
         }
     }
 
@@ -360,6 +436,28 @@ mod tests {
             assert_eq!(next(&mut reader), Some(frame(byte)));
         }
         assert_eq!(next(&mut reader), None);
+    }
+
+    #[test]
+    fn whoever_asks_for_the_rest_reads_on_behind_the_event_and_over_the_pause() {
+        let (feed, clock) = (Arc::new(Feed::default()), Arc::new(TestClock::default()));
+        let paused = |reader: &mut Reader| {
+            let next = reader.poll_next(&Context::from_waker(Waker::noop()));
+            matches!(next, Poll::Ready(Next::Paused))
+        };
+        let mut first = Reader::new(Arc::clone(&feed), clock.clone()).unwrap();
+        feed.push_event(frame(0), "e-1".into());
+        feed.push(frame(1));
+        feed.pause();
+        feed.push_event(frame(2), "e-2".into());
+        let start = AnswerStart { status: StatusCode::OK, headers: HeaderMap::new() };
+        feed.release(start, Vec::new());
+        assert_eq!((next(&mut first), next(&mut first)), (Some(frame(0)), Some(frame(1))));
+        assert!(paused(&mut first) && !first.is_end(), "the rest is for whoever asks for it");
+        let mut second = Reader::behind(&feed, "e-1", clock.clone()).unwrap();
+        assert_eq!((next(&mut second), next(&mut second)), (Some(frame(1)), Some(frame(2))));
+        assert!(second.is_end() && !paused(&mut second));
+        assert!(Reader::behind(&feed, "e-3", clock).is_none());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::model::{AttemptId, AttemptReason, Source, StepIndex, WorkflowId};
 
 pub(crate) const WORKFLOW: HeaderName = HeaderName::from_static("x-outrigger-workflow");
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("x-outrigger-attempt");
+pub(crate) const MCP_SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const STEP: HeaderName = HeaderName::from_static("x-outrigger-step");
 const SOURCE: HeaderName = HeaderName::from_static("x-outrigger-source");
 const OWN_PREFIX: &str = "x-outrigger-";

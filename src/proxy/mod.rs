@@ -3,6 +3,7 @@
 mod body;
 mod call;
 mod connection;
+mod dialogue;
 mod feed;
 pub mod fork;
 mod handed;

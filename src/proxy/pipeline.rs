@@ -18,7 +18,7 @@ use super::sidecar::{JournalUnavailable, Sidecar};
 use super::stage::open::OpenStep;
 use super::stage::recall::{Asked, Recall, Served};
 use super::stage::respond::Departure;
-use super::stage::{enroll, list, pass, recall, record, respond, route, strict};
+use super::stage::{enroll, list, pass, recall, record, respond, resume, route, strict};
 use crate::wire::refusal::Refusal;
 
 /// Answers one request. A refusal is rendered in the dialect the caller speaks, as far as it is known.
@@ -190,6 +190,9 @@ async fn live(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Res
     let enrolled = enroll::attempt(sidecar, call, workflow, None).await?;
     if strict::applies(sidecar) {
         return strict::live(call);
+    }
+    if let Some(departure) = resume::rest(sidecar, &enrolled, call).await? {
+        return Ok(departure);
     }
     pass::live(sidecar, &enrolled.run, call).await
 }

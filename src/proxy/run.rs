@@ -15,6 +15,7 @@ use crate::replay::cursor::Exchange;
 use crate::replay::divergence::Ahead;
 
 use super::connection::Connection;
+use super::dialogue::Dialogues;
 use super::feed::Feed;
 use super::setbacks::Left;
 
@@ -152,6 +153,8 @@ pub(crate) struct Renewed {
 pub(crate) struct RunState {
     pub(crate) attempt: Option<LiveAttempt>,
     pub(crate) running: HashMap<StepIndex, Arc<Feed>>,
+    /// The MCP requests behind them, and the last ones that have ended.
+    pub(crate) dialogues: Dialogues,
     /// What is to be recorded with the next commit.
     pub(crate) notes: Vec<Record>,
     /// Recorded model calls by what they are normalised to under this process's config.
@@ -171,6 +174,8 @@ pub(crate) struct Run {
     pub(crate) opening_session: tokio::sync::Mutex<()>,
     /// Recorded calls are normalised anew by one call at a time.
     pub(crate) renewing: tokio::sync::Mutex<()>,
+    /// Told when one is there.
+    pub(crate) session_opened: tokio::sync::Notify,
 }
 
 impl RunState {
@@ -217,6 +222,7 @@ impl Runs {
             resolved: tokio::sync::Notify::new(),
             opening_session: tokio::sync::Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
+            session_opened: tokio::sync::Notify::new(),
         });
         runs.insert(key, Arc::clone(&run));
         run

@@ -3,6 +3,7 @@
 //! section 7). Holds no bytes back but those; rewrites none.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -36,6 +37,9 @@ pub struct AnswerOptions {
 pub enum Piece {
     /// Send now; not part of the recording.
     Comment(Bytes),
+    /// Send now; part of the recording. A client that gets no further may ask for what comes behind it by this
+    /// event id (MCP).
+    Event { bytes: Bytes, id: Arc<str> },
     /// Send now; part of the recording.
     Forward(Bytes),
     /// Part of the recording; send only when the outcome is durable.
@@ -60,6 +64,15 @@ pub struct Outcome {
     pub mcp_response: Option<Bytes>,
     /// MCP: that response is no result but asks for input.
     pub asks_input: bool,
+}
+
+/// How to ask an MCP server for the rest of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The id of the last event that came.
+    pub behind: Arc<str>,
+    /// How long the server wants one to wait before.
+    pub retry_ms: Option<u64>,
 }
 
 /// Why an answer that has ended is no answer. Never to be ended cleanly towards the agent.
@@ -113,7 +126,8 @@ impl Answer {
             Some(reader) if success && headers::is_event_stream(content_type) => {
                 let splitter = Splitter::new();
                 let hide_usage = options.hide_usage;
-                Shape::Events(Box::new(Events { splitter, reader, hide_usage, holds: false, broken: None }))
+                let (holds, broken, rest) = (false, None, None);
+                Shape::Events(Box::new(Events { splitter, reader, hide_usage, holds, broken, rest }))
             }
             reader => Shape::Plain(Box::new(Plain {
                 last: None,
@@ -146,6 +160,23 @@ impl Answer {
                 Reader::Model(fold) => fold.calls_tools(),
             },
             Shape::Plain(_) => false,
+        }
+    }
+
+    /// Whether an MCP stream has brought the response: all that follows is its server closing it, or not.
+    pub fn has_response(&self) -> bool {
+        match &self.shape {
+            Shape::Events(events) => matches!(&events.reader, Reader::Mcp(mcp) if mcp.response.is_some()),
+            Shape::Plain(_) => false,
+        }
+    }
+
+    /// The body has ended or broken off. Whether the rest can be asked for, and how; the answer then goes on with
+    /// the bytes that come. `None`: it is whole, or there is no way on.
+    pub fn rest(&mut self, out: &mut Vec<Piece>) -> Option<Rest> {
+        match &mut self.shape {
+            Shape::Events(events) => events.rest(out),
+            Shape::Plain(_) => None,
         }
     }
 
@@ -229,6 +260,8 @@ struct Events {
     /// The end has begun.
     holds: bool,
     broken: Option<Cut>,
+    /// How an MCP stream could be gone on with from here.
+    rest: Option<Rest>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +270,9 @@ enum Way {
     Forward,
     Hold,
 }
+
+/// The longest event id that is kept, in bytes.
+const EVENT_ID_BYTES_MAX: usize = 1024;
 
 /// Bytes that go the same way and lie side by side leave as one piece.
 struct Run<'a> {
@@ -258,6 +294,13 @@ impl<'a> Run<'a> {
             self.flush();
             (self.span, self.way) = (span, way);
         }
+    }
+
+    /// An event that has an id leaves by itself.
+    fn event(&mut self, span: Range<usize>, id: Arc<str>) {
+        self.flush();
+        self.out.push(Piece::Event { bytes: self.bytes.slice(span.clone()), id });
+        self.span = span.end..span.end;
     }
 
     fn flush(&mut self) {
@@ -294,21 +337,44 @@ impl Events {
         if let Some(broken) = self.broken {
             return Err(broken);
         }
-        if let Some(tail) = std::mem::take(&mut self.splitter).finish() {
-            let before = out.len();
-            let mut run = Run::new(&tail, out);
-            self.block(&tail, 0, &mut run);
-            run.flush();
-            if !self.reader.is_ended() {
-                // Half an event would only garble what the agent is told about the cut.
-                out.truncate(before);
-            }
-        }
+        self.tail(out);
         match (&self.reader, self.reader.is_ended()) {
             (_, true) => Ok(self.reader.outcome()),
             (Reader::Mcp(_), false) => Err(Cut::NoResponse),
             (Reader::Model(_), false) => Err(Cut::NoEnd),
         }
+    }
+
+    /// Takes what came behind the last whole event, if it is the end.
+    fn tail(&mut self, out: &mut Vec<Piece>) {
+        let Some(tail) = std::mem::take(&mut self.splitter).finish() else { return };
+        let (before, rest) = (out.len(), self.rest.clone());
+        let mut run = Run::new(&tail, out);
+        self.block(&tail, 0, &mut run);
+        run.flush();
+        if !self.reader.is_ended() {
+            // Half an event would only garble what the agent is told about the cut.
+            out.truncate(before);
+            self.rest = rest;
+        }
+    }
+
+    fn rest(&mut self, out: &mut Vec<Piece>) -> Option<Rest> {
+        self.tail(out);
+        self.rest.clone().filter(|_| self.broken.is_none() && !self.reader.is_ended())
+    }
+
+    /// Keeps how to go on behind an event of an MCP stream; its id, if it has one.
+    fn note(&mut self, block: &[u8], fields: &Fields) -> Option<Arc<str>> {
+        let retry_ms = fields.retry_ms_in(block);
+        let id = fields.id_in(block).filter(|id| id.len() <= EVENT_ID_BYTES_MAX).map(Arc::<str>::from);
+        let before = self.rest.as_ref().and_then(|rest| rest.retry_ms);
+        if let Some(id) = &id {
+            self.rest = Some(Rest { behind: Arc::clone(id), retry_ms: retry_ms.or(before) });
+        } else if let Some(rest) = &mut self.rest {
+            rest.retry_ms = retry_ms.or(before);
+        }
+        id
     }
 
     /// Sends one block its way. It begins at `start` of the run's bytes.
@@ -324,6 +390,12 @@ impl Events {
         }
         self.holds |= mark == Mark::End;
         let way = if self.holds { Way::Hold } else { Way::Forward };
+        if matches!(self.reader, Reader::Mcp(_)) {
+            return match self.note(block, &fields).filter(|_| way == Way::Forward) {
+                Some(id) => run.event(whole, id),
+                None => run.add(whole, way),
+            };
+        }
         match (unasked, fields.data.as_slice()) {
             (Unasked::Event, _) if self.hide_usage => {}
             (Unasked::Member(member), [data]) if self.hide_usage => {

@@ -125,6 +125,10 @@ pub struct Fields {
     pub event: Option<Range<usize>>,
     /// Every `data:` field.
     pub data: Vec<Range<usize>>,
+    /// The last `id:` field.
+    pub id: Option<Range<usize>>,
+    /// The last `retry:` field.
+    pub retry: Option<Range<usize>>,
     /// There is a field, of whatever name: the block is not just comments.
     pub has_field: bool,
 }
@@ -158,6 +162,8 @@ impl Fields {
         match name {
             Some(b"data") => self.data.push(value),
             Some(b"event") => self.event = Some(value),
+            Some(b"id") => self.id = Some(value),
+            Some(b"retry") => self.retry = Some(value),
             _ => {}
         }
     }
@@ -176,6 +182,19 @@ impl Fields {
 
     pub fn event_in<'a>(&self, block: &'a [u8]) -> Option<&'a str> {
         std::str::from_utf8(block.get(self.event.clone()?)?).ok()
+    }
+
+    /// The event's id. An empty one takes back the last, and one with a zero byte is none: neither can be
+    /// asked for.
+    pub fn id_in<'a>(&self, block: &'a [u8]) -> Option<&'a str> {
+        let id = std::str::from_utf8(block.get(self.id.clone()?)?).ok()?;
+        (!id.is_empty() && !id.contains('\0')).then_some(id)
+    }
+
+    /// How long to wait before asking for the rest of the stream, in milliseconds; only digits count.
+    pub fn retry_ms_in(&self, block: &[u8]) -> Option<u64> {
+        let text = std::str::from_utf8(block.get(self.retry.clone()?)?).ok()?;
+        if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
     }
 }
 
@@ -276,6 +295,19 @@ mod tests {
         check_fields("id: 7\nretry: 10\n\n", None, "", true);
         check_fields("Data: a\ndatax: b\n\n", None, "", true);
         check_fields("data: a", None, "a", true);
+    }
+
+    #[test]
+    fn what_a_client_needs_to_ask_for_the_rest_is_read() {
+        let read = |block: &'static [u8]| {
+            let fields = Fields::of(block);
+            (fields.id_in(block), fields.retry_ms_in(block))
+        };
+        assert_eq!(read(b"id: e-1\nretry: 500\ndata: \n\n"), (Some("e-1"), Some(500)));
+        assert_eq!(read(b"id:1\nid: 2\ndata: x\n\n"), (Some("2"), None));
+        assert_eq!(read(b"id\nretry: soon\ndata: x\n\n"), (None, None));
+        assert_eq!(read(b"id: a\0b\nretry:\n\n"), (None, None));
+        assert_eq!(read(b"data: x\n\n"), (None, None));
     }
 
     proptest! {

@@ -19,8 +19,13 @@ use crate::proxy::sidecar::{Sidecar, Upstream};
 use crate::upstream::{Error, OutBody, Resend};
 use crate::wire::answer::{Answer, AnswerHead, AnswerOptions, Cut, Outcome, Piece};
 
+use super::resume;
+
 /// How often a running answer is looked at for readers that have left.
 const DESERTED_POLL: Duration = Duration::from_millis(500);
+
+/// How long an MCP stream may stay open behind its response before it counts as ended.
+const CLOSING_WAIT: Duration = Duration::from_millis(200);
 
 /// What goes out for a call, and what that means for its answer.
 #[derive(Debug)]
@@ -141,26 +146,19 @@ pub(crate) enum Broken {
     Unread,
 }
 
-/// Reads the answer, feeding the agent's exchanges as far as they may see it now.
+/// Reads the answer, feeding the agent's exchanges as far as they may see it now. `sent` is what the
+/// answer answers: the rest of an MCP stream that ends early is asked for in the same way.
 pub(crate) async fn read(
     sidecar: &Sidecar,
     call: &Call,
-    asked_usage: bool,
+    sent: &Outbound,
     response: Response<AnswerBody>,
     feed: &Arc<Feed>,
 ) -> Result<Fetched, Broken> {
     let (mut head, mut body) = response.into_parts();
     headers::strip(&mut head.headers);
-    let mut answer = Answer::new(
-        call.inspected.operation.surface,
-        &AnswerHead {
-            status: head.status.as_u16(),
-            content_type: headers::content_type(&head.headers),
-            content_encoding: headers::content_encoding(&head.headers),
-        },
-        AnswerOptions { hide_usage: asked_usage, rpc_id: call.rpc_id().map(ToOwned::to_owned) },
-    );
-    if asked_usage {
+    let mut answer = follow(call, sent, &head);
+    if sent.asked_usage {
         head.headers.remove(CONTENT_LENGTH);
     }
     let start = AnswerStart { status: head.status, headers: head.headers };
@@ -171,16 +169,41 @@ pub(crate) async fn read(
     }
     let limit = sidecar.snapshot().limits.recorded_bytes_max;
     let mut pieces = Vec::new();
+    let mut tries = resume::Tries::default();
     let ending = sidecar.tasks.ending();
     let deserted = deserted(sidecar, feed, call.upstream.drain);
     tokio::pin!(ending, deserted);
     loop {
         let frame = tokio::select! {
-            frame = next(&mut body, call.upstream.idle) => frame.map_err(Broken::Upstream)?,
+            // Not every server closes a stream that has brought the response.
+            () = closed_late(&answer) => break,
+            frame = next(&mut body, call.upstream.idle) => frame,
             () = &mut deserted => return Err(Broken::Deserted),
             () = &mut ending => return Err(Broken::Stopping),
         };
-        let Some(chunk) = frame else { break };
+        let chunk = match frame {
+            Ok(Some(chunk)) => chunk,
+            _ if answer.has_response() => break,
+            early => {
+                let rest = resume::rest_of(call, &early, &mut answer, &mut pieces);
+                taken.take(&mut pieces, limit);
+                if rest.is_some() && early.is_ok() {
+                    feed.pause();
+                }
+                let resumed = tokio::select! {
+                    resumed = resume::again(call, &sent.headers, rest.as_ref(), &mut tries) => resumed,
+                    () = &mut deserted => return Err(Broken::Deserted),
+                    () = &mut ending => return Err(Broken::Stopping),
+                };
+                let Some(resumed) = resumed else {
+                    early.map_err(Broken::Upstream)?;
+                    break;
+                };
+                body = resumed;
+                continue;
+            }
+        };
+        tries.brought_something();
         let fed = answer.feed(chunk, &mut pieces).map_err(Broken::Cut);
         if answer.calls_tools() {
             // Said before its bytes leave: whoever acts on them finds it said.
@@ -203,6 +226,26 @@ pub(crate) async fn read(
     let recorded = taken.recorded.map(|parts| join(&parts));
     let held = taken.held;
     Ok(Fetched { recorded, outcome, held, start })
+}
+
+fn follow(call: &Call, sent: &Outbound, head: &http::response::Parts) -> Answer {
+    let options =
+        AnswerOptions { hide_usage: sent.asked_usage, rpc_id: call.rpc_id().map(ToOwned::to_owned) };
+    let head = AnswerHead {
+        status: head.status.as_u16(),
+        content_type: headers::content_type(&head.headers),
+        content_encoding: headers::content_encoding(&head.headers),
+    };
+    Answer::new(call.inspected.operation.surface, &head, options)
+}
+
+/// Resolves when a server that has given its response has had its time to close the stream.
+async fn closed_late(answer: &Answer) {
+    if answer.has_response() {
+        tokio::time::sleep(CLOSING_WAIT).await;
+    } else {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The next bytes of the answer, `None` at its end. Trailers are dropped.
@@ -251,6 +294,11 @@ impl Taken<'_> {
         for piece in pieces.drain(..) {
             match piece {
                 Piece::Comment(bytes) => self.forward(bytes),
+                Piece::Event { bytes, id } => {
+                    self.record(&bytes, limit);
+                    self.announce();
+                    self.feed.push_event(bytes, id);
+                }
                 Piece::Forward(bytes) => {
                     self.record(&bytes, limit);
                     self.forward(bytes);

@@ -25,5 +25,5 @@ pub(super) async fn look(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Resu
     // It is short and goes out in one piece; its caller counts as the reader of a feed nobody shows.
     let feed = Arc::new(Feed::default());
     let _waiting = Reader::of_the_end(Arc::clone(&feed), Arc::clone(&sidecar.clock));
-    fetch::read(sidecar, call, false, response, &feed).await
+    fetch::read(sidecar, call, &outbound, response, &feed).await
 }

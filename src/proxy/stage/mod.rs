@@ -16,6 +16,7 @@ pub(crate) mod record;
 mod renew;
 pub(crate) mod repetition;
 pub(crate) mod respond;
+pub(crate) mod resume;
 pub(crate) mod route;
 pub(crate) mod session;
 pub(crate) mod setback;

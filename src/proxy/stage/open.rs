@@ -115,6 +115,7 @@ impl Slot {
         if let Some(live) = &mut state.attempt {
             live.failed.remove(&step);
         }
+        state.dialogues.begin(step, call, asked.class);
         let served = recall::serve(&mut state, &self.enrolled, step);
         repetition::note(&mut state, call, asked.class);
         let billed = self.again.as_ref().is_some_and(|again| again.kind == CallKind::Llm && !again.cleared);

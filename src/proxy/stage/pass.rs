@@ -192,7 +192,7 @@ impl Tap {
 /// Without a journal nothing has to be waited for.
 fn bytes_of(piece: Piece) -> Bytes {
     match piece {
-        Piece::Comment(bytes) | Piece::Forward(bytes) | Piece::Hold(bytes) => bytes,
+        Piece::Comment(bytes) | Piece::Event { bytes, .. } | Piece::Forward(bytes) | Piece::Hold(bytes) => bytes,
     }
 }
 

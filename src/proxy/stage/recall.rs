@@ -121,7 +121,7 @@ enum Decided {
 }
 
 fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
-    let Question { enrolled, call, asked, .. } = *question;
+    let Question { sidecar, enrolled, call, asked } = *question;
     let run = &enrolled.run;
     let mut state = run.state.lock();
     check_attempt(&state, enrolled)?;
@@ -141,14 +141,24 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
         }
         Decision::Replay(step) => {
             let repeated = found.summaries.len() > 1 || asked.class == EffectClass::Effect;
-            let ticket = use_step(question, &mut state, &found, step, repeated)?;
+            let ticket = use_step(
+                sidecar,
+                enrolled,
+                &mut state,
+                Using { step, found_by: Some(found.by), durable: repeated },
+            )?;
             let served = serve(&mut state, enrolled, step);
             repetition::note(&mut state, call, asked.class);
             Ok(Decided::Recall(Recall::Recorded { served, ticket: ticket.filter(|_| repeated) }))
         }
         Decision::Join(step) => {
             // The ticket may ride: whoever joins gets the end of the answer after a flush of its own.
-            drop(use_step(question, &mut state, &found, step, false)?);
+            drop(use_step(
+                sidecar,
+                enrolled,
+                &mut state,
+                Using { step, found_by: Some(found.by), durable: false },
+            )?);
             let feed = state.running.get(&step).cloned().ok_or_else(refusal::internal)?;
             let served = serve(&mut state, enrolled, step);
             repetition::note(&mut state, call, asked.class);
@@ -248,15 +258,24 @@ fn candidate(
     })
 }
 
+/// How an attempt uses a recorded step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Using {
+    pub(super) step: StepIndex,
+    /// `None`: its client named it by an event id.
+    pub(super) found_by: Option<FoundBy>,
+    /// What is served waits for the record.
+    pub(super) durable: bool,
+}
+
 /// Records that this attempt has used the step, unless it already had.
-fn use_step(
-    question: &Question<'_>,
+pub(super) fn use_step(
+    sidecar: &Sidecar,
+    enrolled: &Enrolled,
     state: &mut RunState,
-    found: &Found,
-    step: StepIndex,
-    durable: bool,
+    used: Using,
 ) -> Result<Option<Ticket>, Refusal> {
-    let (sidecar, enrolled) = (question.sidecar, question.enrolled);
+    let Using { step, found_by, durable } = used;
     let key = &enrolled.run.key;
     let served_here = state.attempt.as_ref().is_some_and(|live| live.exchanges.contains_key(&step));
     let known =
@@ -266,7 +285,7 @@ fn use_step(
         let asked = sidecar.journal.commit(key, sidecar.journal.epoch(), Batch::default(), Urgency::Ride);
         return asked.map(|_| None).map_err(|error| refusal::journal(&error));
     }
-    let (attempt, at, found_by) = (enrolled.attempt, sidecar.clock.now(), Some(found.by));
+    let (attempt, at) = (enrolled.attempt, sidecar.clock.now());
     let record = Record::Redelivered { step, attempt, at, found_by };
     let batch = Batch { records: state.with_notes([record]), bodies: Vec::new() };
     let urgency = if durable { Urgency::Now } else { Urgency::Ride };

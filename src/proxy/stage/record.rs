@@ -19,7 +19,7 @@ use crate::proxy::sidecar::{JournalUnavailable, Sidecar};
 use crate::telemetry::event::StepEvent;
 use crate::upstream;
 use crate::wire::refusal::Refusal;
-use crate::wire::{Cut, status, tool_key};
+use crate::wire::{status, tool_key};
 
 use super::fetch::{self, AnswerBody, Broken, Fetched, Outbound};
 use super::open::{OpenStep, Sent};
@@ -130,7 +130,9 @@ impl Drop for Ends<'_> {
         // Does nothing where the end has been said.
         self.feed.refuse(refusal::internal());
         // Only now may an equal request be answered from the journal instead of joining.
-        self.run.state.lock().running.remove(&self.step);
+        let mut state = self.run.state.lock();
+        state.running.remove(&self.step);
+        state.dialogues.end(self.step, self.feed.event_ids());
     }
 }
 
@@ -165,7 +167,7 @@ impl Work<'_> {
             Ok(response) => response,
             Err(broken) => return self.broken(broken).await,
         };
-        match fetch::read(self.sidecar, self.call, outbound.asked_usage, response, self.feed).await {
+        match fetch::read(self.sidecar, self.call, &outbound, response, self.feed).await {
             Ok(fetched) => self.ended(fetched).await,
             Err(broken) => self.broken(broken).await,
         }
@@ -357,9 +359,6 @@ impl Work<'_> {
     }
 
     async fn broken(&self, broken: Broken) -> Told {
-        // An MCP server may end a stream early and be asked for the rest with `Last-Event-ID`. Its clients take
-        // no clean end for a response, so this end may pass as it came; the step has no outcome all the same.
-        let resumable = matches!(broken, Broken::Cut(Cut::NoResponse));
         let error = match broken {
             Broken::Upstream(error) => error,
             Broken::Cut(cut) => upstream::Error::early(FailureClass::Cut, cut.to_string()),
@@ -382,12 +381,7 @@ impl Work<'_> {
         let failure = Failure { class, status: None, not_sent, detail };
         let doubt = self.leaves_doubt(&failure);
         let said = if doubt { self.in_doubt() } else { said };
-        let words = (!resumable).then(|| setbacks::words(&said));
-        let state = self.note_failure(failure, doubt, None, words).await;
-        if resumable {
-            self.feed.complete();
-            return Told::only(state);
-        }
+        let state = self.note_failure(failure, doubt, None, Some(setbacks::words(&said))).await;
         let last_words = refusal::last_words(&said, &self.call.inspected, self.call.upstream.dialect);
         self.feed.break_off(said, last_words);
         Told::only(state)

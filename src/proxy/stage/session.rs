@@ -21,7 +21,7 @@ use crate::upstream::{Error, OutBody, Resend};
 
 use super::fetch;
 
-pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(crate) use headers::MCP_SESSION as SESSION_ID;
 /// Sessions that the sidecar invented for a replaying agent begin with this.
 const OWN_PREFIX: &str = "outrigger-";
 /// The JSON-RPC method under which the last `initialize` of an upstream is kept, whatever its version.
@@ -58,6 +58,18 @@ pub(crate) struct Used {
 /// Whether the agent's session is one the sidecar invented and no upstream session stands behind it yet.
 pub(crate) fn is_unopened(run: &Run, call: &Call) -> bool {
     shown(call).is_some_and(|shown| shown.starts_with(OWN_PREFIX) && mapped(run, call, shown).is_none())
+}
+
+/// Resolves when an upstream session stands behind the agent's.
+pub(crate) async fn opened(run: &Run, call: &Call) {
+    let Some(shown) = shown(call) else { return };
+    loop {
+        let changed = run.session_opened.notified();
+        if mapped(run, call, shown).is_some() {
+            return;
+        }
+        changed.await;
+    }
 }
 
 /// Puts the upstream's session id into the headers of a call that carries the agent's.
@@ -149,6 +161,7 @@ fn keep(run: &Run, call: &Call, shown: &str, session: UpstreamSession) {
         state.sessions.clear();
     }
     state.sessions.insert((call.upstream.name.clone(), shown.to_owned()), session);
+    run.session_opened.notify_waiters();
 }
 
 fn recorded_initialize(sidecar: &Sidecar, run: &Run, call: &Call) -> Option<Bytes> {

@@ -32,7 +32,7 @@ fn drive<'a>(mut answer: Answer, chunks: impl IntoIterator<Item = &'a [u8]>) -> 
     for piece in &pieces {
         match piece {
             Piece::Comment(bytes) => now.extend_from_slice(bytes),
-            Piece::Forward(bytes) => {
+            Piece::Event { bytes, .. } | Piece::Forward(bytes) => {
                 now.extend_from_slice(bytes);
                 recorded.extend_from_slice(bytes);
                 sent += 1;

@@ -180,7 +180,7 @@ impl Case {
         for piece in &pieces {
             match piece {
                 Piece::Comment(_) => {}
-                Piece::Forward(bytes) => recorded.extend_from_slice(bytes),
+                Piece::Event { bytes, .. } | Piece::Forward(bytes) => recorded.extend_from_slice(bytes),
                 Piece::Hold(bytes) => {
                     recorded.extend_from_slice(bytes);
                     held.extend_from_slice(bytes);
@@ -193,7 +193,9 @@ impl Case {
 
 fn check(case: &Case, body: &[u8], driven: &Driven) {
     let bytes = |piece: &Piece| match piece {
-        Piece::Comment(bytes) | Piece::Forward(bytes) | Piece::Hold(bytes) => bytes.clone(),
+        Piece::Comment(bytes) | Piece::Event { bytes, .. } | Piece::Forward(bytes) | Piece::Hold(bytes) => {
+            bytes.clone()
+        }
     };
     let out: Vec<u8> = driven.pieces.iter().flat_map(|piece| bytes(piece).to_vec()).collect();
     if case.hide_usage {
@@ -209,7 +211,7 @@ fn check(case: &Case, body: &[u8], driven: &Driven) {
     }
     let mut behind = driven.pieces.iter().skip_while(|piece| !matches!(piece, Piece::Hold(_)));
     assert!(
-        !behind.any(|piece| matches!(piece, Piece::Forward(_))),
+        !behind.any(|piece| matches!(piece, Piece::Event { .. } | Piece::Forward(_))),
         "{case:?}: the end is held to its last byte"
     );
 }
