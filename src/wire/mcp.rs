@@ -43,6 +43,8 @@ pub struct McpCall {
     pub known: bool,
     /// A later leg of an `input_required` chain: it carries `inputResponses` or `requestState`.
     pub continues: bool,
+    /// The request that a `notifications/cancelled` takes back, by its id as it is spelled.
+    pub cancels: Option<String>,
 }
 
 impl McpCall {
@@ -56,6 +58,7 @@ impl McpCall {
             cursor: None,
             known: true,
             continues: false,
+            cancels: None,
         }
     }
 
@@ -87,15 +90,22 @@ fn place(method: &str) -> Option<(Channel, EffectClass)> {
 
 pub(super) fn inspect(request: &RequestView<'_>) -> Result<Inspected, BadRequest> {
     let is_json = headers::first(request.headers, "content-type").is_none_or(headers::is_json);
-    if request.method != "POST" || !is_json {
-        return Ok(live(request, McpCall::other(), None));
-    }
-    let tape = Tape::parse(request.body).map_err(|error| BadRequest {
-        rpc_code: -32700,
-        message: format!("the message is not JSON: {error}"),
-    })?;
+    let tape = match Tape::parse(request.body) {
+        _ if request.method != "POST" => return Ok(live(request, McpCall::other(), None)),
+        Ok(tape) => tape,
+        Err(_) if !is_json => return Ok(live(request, McpCall::other(), None)),
+        Err(error) => {
+            return Err(BadRequest {
+                rpc_code: -32700,
+                message: format!("the message is not JSON: {error}"),
+            });
+        }
+    };
     let root = tape.root(request.body);
     let call = match root.kind() {
+        Kind::Array if root.elements().any(must_stand_alone) => {
+            return Err(invalid("a batch may hold no request that is recorded; send each by itself"));
+        }
         Kind::Array => McpCall { message: McpMessage::Batch, ..McpCall::other() },
         Kind::Object if is_rpc(root) => message(request, root)?,
         Kind::Object => McpCall::other(),
@@ -111,6 +121,15 @@ pub(super) fn inspect(request: &RequestView<'_>) -> Result<Inspected, BadRequest
     let stream = call.method.as_deref() == Some("subscriptions/listen");
     let operation = Operation { channel, surface: Surface::Mcp, class, name: detect::name(shown), stream };
     Ok(Inspected { operation, json: Some(tape), usage_edit: None, parts: Vec::new(), mcp: Some(call) })
+}
+
+/// Whether a message becomes a step, which it cannot inside a batch, or is refused.
+fn must_stand_alone(message: Value<'_>) -> bool {
+    let method = message.get("method").and_then(Value::string);
+    method.is_some_and(|method| match place(&method) {
+        Some((channel, _)) => matches!(channel, Channel::Step(_)),
+        None => message.get("id").is_some(),
+    })
 }
 
 fn invalid(message: &str) -> BadRequest {
@@ -154,6 +173,9 @@ fn message(request: &RequestView<'_>, root: Value<'_>) -> Result<McpCall, BadReq
     if id.is_some_and(|id| !matches!(id.kind(), Kind::Number | Kind::String)) {
         return Err(invalid("the id is neither a string nor a number"));
     }
+    if id.is_none() && place(&method).is_some_and(|(channel, _)| matches!(channel, Channel::Step(_))) {
+        return Err(invalid("a request that is recorded needs an id"));
+    }
     let params = root.get("params");
     let param = |key: &str| params.and_then(|params| params.get(key));
     let text = |value: Option<Value<'_>>| value.and_then(Value::string).map(Cow::into_owned);
@@ -165,6 +187,7 @@ fn message(request: &RequestView<'_>, root: Value<'_>) -> Result<McpCall, BadReq
         }
         _ => None,
     };
+    let cancels = param("requestId").filter(|_| method == "notifications/cancelled");
     let meta = || {
         let meta = param("_meta")?;
         let named =
@@ -181,6 +204,7 @@ fn message(request: &RequestView<'_>, root: Value<'_>) -> Result<McpCall, BadReq
         cursor: text(param("cursor")),
         known: id.is_none() || place(&method).is_some(),
         continues: ["inputResponses", "requestState"].iter().any(|key| param(key).is_some()),
+        cancels: cancels.map(|id| id.raw_str().to_owned()),
         method: Some(method.into_owned()),
     })
 }
@@ -327,7 +351,7 @@ mod tests {
         assert_eq!(live(posted(cancelled)), named(McpMessage::Notification, "notifications/cancelled"));
         let response = r#"{"jsonrpc":"2.0","id":3,"result":{}}"#;
         assert_eq!(live(posted(response)), named(McpMessage::Response, "response"));
-        let batch = r#"[{"jsonrpc":"2.0","id":3,"method":"tools/call"}]"#;
+        let batch = r#"[{"jsonrpc":"2.0","id":3,"method":"ping"},{"jsonrpc":"2.0","id":3,"result":{}}]"#;
         assert_eq!(live(posted(batch)), named(McpMessage::Batch, "batch"));
         let registration = r#"{"client_name":"x","redirect_uris":[]}"#;
         assert_eq!(live(posted(registration)), named(McpMessage::Other, "POST /mcp"));
@@ -347,6 +371,19 @@ mod tests {
         assert_eq!(code(r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#), -32600);
         assert_eq!(code(r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#), -32600);
         assert_eq!(code(r#"{"jsonrpc":"2.0","id":1,"method":7}"#), -32600);
+        for unrecordable in ["tools/call", "prompts/get", "tools/destroy"] {
+            let batch = format!(r#"[{{"jsonrpc":"2.0","id":1,"method":"{unrecordable}"}}]"#);
+            assert_eq!(code(&batch), -32600, "{unrecordable} in a batch would be recorded by nobody");
+        }
+        assert_eq!(code(r#"{"jsonrpc":"2.0","method":"tools/call"}"#), -32600, "no id to answer to");
+    }
+
+    #[test]
+    fn a_message_is_one_whatever_its_content_type_says() {
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"charge"}}"#;
+        let plain: &headers::Headers<'_> = &[("content-type", b"text/plain")];
+        let call = inspected("POST", plain, body).unwrap();
+        assert_eq!(call.operation.channel, Channel::Step(CallKind::Mcp));
     }
 
     #[test]
@@ -371,6 +408,19 @@ mod tests {
         assert_eq!(new.protocol_version.as_deref(), Some("2026-07-28"));
         assert!(new.continues && new.is_tool_call());
         assert!(!page.continues && !page.is_tool_call());
+    }
+
+    #[test]
+    fn a_cancellation_names_the_request_it_takes_back() {
+        let cancels = |body: &str| posted(body).mcp.unwrap().cancels;
+        let named = |id: &str| {
+            cancels(&format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
+            ))
+        };
+        assert_eq!(named("7").as_deref(), Some("7"));
+        assert_eq!(named("\"a-1\"").as_deref(), Some("\"a-1\""));
+        assert_eq!(cancels(r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod enroll;
 pub(crate) mod fetch;
 pub(crate) mod idempotency;
 pub(crate) mod list;
+pub(crate) mod listen;
 pub(crate) mod look;
 pub(crate) mod open;
 pub(crate) mod order;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
@@ -28,6 +28,7 @@ use crate::wire::mcp::McpMessage;
 use crate::wire::refusal::Refusal;
 
 use super::fetch::{self, AnswerBody};
+use super::listen;
 use super::respond::Departure;
 use super::session;
 
@@ -35,7 +36,7 @@ use super::session;
 pub(crate) async fn stream(
     target: &Target,
     method: Method,
-    arrived: &http::HeaderMap,
+    arrived: &HeaderMap,
     body: OutBody,
 ) -> Result<Departure, Refusal> {
     let mut request = http::Request::new(body);
@@ -98,6 +99,11 @@ fn listens(call: &Call) -> bool {
     call.upstream.dialect == Dialect::Mcp && listens
 }
 
+/// The body of an answer that is forwarded and not looked at.
+pub(super) fn unread(sidecar: &Sidecar, call: &Call, body: Incoming) -> PassBody {
+    passed(sidecar, call, Either::Left(body), None)
+}
+
 /// The answer to a call that is forwarded.
 fn passed(sidecar: &Sidecar, call: &Call, body: AnswerBody, tap: Option<Tap>) -> PassBody {
     let mut passed = PassBody::new(body, call.upstream.idle, tap);
@@ -112,9 +118,15 @@ fn passed(sidecar: &Sidecar, call: &Call, body: AnswerBody, tap: Option<Tap>) ->
 const LISTENING_SILENCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Forwards the live side of MCP for a workflow, under the session that stands behind the agent's.
-pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Result<Departure, Refusal> {
+pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Arc<Run>, call: &Call) -> Result<Departure, Refusal> {
+    if takes_back_effect(run, call) {
+        return Ok(answered(StatusCode::ACCEPTED, Bytes::new()));
+    }
     let unopened_yet = session::is_unopened(run, call);
     let ends = call.method == Method::DELETE;
+    if unopened_yet && call.method == Method::GET {
+        return Ok(listen::later(sidecar, run, call));
+    }
     if unopened_yet && let Some(departure) = unopened(call) {
         if ends {
             session::end(run, call);
@@ -122,17 +134,41 @@ pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Resu
         return Ok(departure);
     }
     let mut outgoing = headers::outbound(&call.headers, false);
-    session::put(sidecar, run, call, &mut outgoing)
+    let used = session::put(sidecar, run, call, &mut outgoing)
         .await
         .map_err(|error| refusal::upstream_failed(&call.upstream.name, &error))?;
-    let body = http_body_util::Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
-    let response = forward(&call.upstream, fetch::request(&call.upstream, call, outgoing, body)).await?;
+    let mut response = forward_live(call, &outgoing).await?;
+    // Where no new session can be had, the agent is told of the dead one and opens its own.
+    if session::is_dead(&response, used.as_ref())
+        && !ends
+        && session::renew(sidecar, run, call, used.as_ref(), &mut outgoing).await.is_ok()
+    {
+        response = forward_live(call, &outgoing).await?;
+    }
     if ends && response.status().is_success() {
         session::end(run, call);
     }
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
-    Ok(Response::from_parts(head, passed(sidecar, call, Either::Left(body), None).boxed_unsync()))
+    Ok(Response::from_parts(head, unread(sidecar, call, body).boxed_unsync()))
+}
+
+pub(super) async fn forward_live(call: &Call, outgoing: &HeaderMap) -> Result<Response<Incoming>, Refusal> {
+    let body = http_body_util::Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
+    forward(&call.upstream, fetch::request(&call.upstream, call, outgoing.clone(), body)).await
+}
+
+/// Whether a client no longer waits for an effect that is at work. The effect goes on: half of it may have
+/// happened, and a server that is told to stop says no more of it.
+fn takes_back_effect(run: &Run, call: &Call) -> bool {
+    let cancels = call.inspected.mcp.as_ref().and_then(|mcp| mcp.cancels.as_deref());
+    cancels.is_some_and(|id| run.state.lock().dialogues.has_effect(call, id))
+}
+
+fn answered(status: StatusCode, body: Bytes) -> Departure {
+    let mut departure = Response::new(WholeBody::new(body, None).boxed_unsync());
+    *departure.status_mut() = status;
+    departure
 }
 
 /// What an agent gets whose session exists only towards the sidecar so far. `None`: a call that needs
@@ -140,8 +176,6 @@ pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Run, call: &Call) -> Resu
 pub(super) fn unopened(call: &Call) -> Option<Departure> {
     let mcp = call.inspected.mcp.as_ref();
     let (status, body) = match call.method {
-        // The specification's answer of a server that offers no stream of its own.
-        Method::GET => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new()),
         Method::DELETE => (StatusCode::OK, Bytes::new()),
         _ => match (mcp.map(|mcp| mcp.message)?, call.rpc_method(), call.rpc_id()) {
             (McpMessage::Notification | McpMessage::Response, ..) => (StatusCode::ACCEPTED, Bytes::new()),
@@ -151,8 +185,7 @@ pub(super) fn unopened(call: &Call) -> Option<Departure> {
             (McpMessage::Batch | McpMessage::Other | McpMessage::Request, ..) => return None,
         },
     };
-    let mut departure = Response::new(WholeBody::new(body, None).boxed_unsync());
-    *departure.status_mut() = status;
+    let mut departure = answered(status, body);
     if status == StatusCode::OK && call.method != Method::DELETE {
         departure.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
@@ -192,12 +225,14 @@ impl Tap {
 /// Without a journal nothing has to be waited for.
 fn bytes_of(piece: Piece) -> Bytes {
     match piece {
-        Piece::Comment(bytes) | Piece::Event { bytes, .. } | Piece::Forward(bytes) | Piece::Hold(bytes) => bytes,
+        Piece::Comment(bytes) | Piece::Event { bytes, .. } | Piece::Forward(bytes) | Piece::Hold(bytes) => {
+            bytes
+        }
     }
 }
 
 /// An upstream's body on its way to the agent.
-struct PassBody {
+pub(super) struct PassBody {
     body: AnswerBody,
     idle: Duration,
     silence: Pin<Box<Sleep>>,
