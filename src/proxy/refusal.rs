@@ -306,7 +306,11 @@ pub(crate) fn cut(upstream: &UpstreamName, detail: &str) -> Refusal {
 /// No answer, or no whole one. Whether the call may be repeated is the step's business: an effect that
 /// may have happened is refused as in doubt instead.
 pub(crate) fn upstream_failed(upstream: &UpstreamName, error: &upstream::Error) -> Refusal {
-    let nothing = if error.not_sent { "; nothing was sent" } else { "" };
+    let nothing = match (error.not_sent, error.class) {
+        (true, FailureClass::Connect) => "; nothing was sent",
+        (true, _) => "; nothing was done",
+        (false, _) => "",
+    };
     let (status, code) = match error.class {
         FailureClass::Connect if error.tls => (502, Code::UpstreamTls),
         FailureClass::Connect => (502, Code::UpstreamUnreachable),

@@ -9,7 +9,7 @@ use crate::model::FailureClass;
 #[error("{detail}")]
 pub struct Error {
     pub class: FailureClass,
-    /// No byte of the request left.
+    /// No byte of the request left, or the upstream said over HTTP/2 that it has not looked at it.
     pub not_sent: bool,
     /// The connection was there, and TLS could not be agreed on.
     pub tls: bool,
@@ -18,14 +18,16 @@ pub struct Error {
 }
 
 impl Error {
-    pub(super) fn from_client(error: &hyper_util::client::legacy::Error) -> Self {
+    /// `begun`: a connection had begun to take the request's body.
+    pub(super) fn from_client(error: &hyper_util::client::legacy::Error, begun: bool) -> Self {
         if error.is_connect() {
             let tls = find::<rustls::Error>(error).is_some();
             return Self { class: FailureClass::Connect, not_sent: true, tls, detail: chain(error) };
         }
         let hyper = find::<hyper::Error>(error);
         // hyper hands a request back as "canceled" only when it was never written to the connection.
-        let not_sent = hyper.is_some_and(hyper::Error::is_canceled);
+        let not_sent = hyper.is_some_and(hyper::Error::is_canceled)
+            || find::<h2::Error>(error).is_some_and(|error| is_unprocessed(error, begun));
         let class = match hyper {
             Some(cause) if cause.is_timeout() => FailureClass::Timeout,
             _ => FailureClass::Reset,
@@ -48,6 +50,16 @@ impl Error {
         let detail = format!("no byte from the upstream for {} s", waited.as_secs_f64());
         Self { class: FailureClass::Timeout, not_sent: false, tls: false, detail }
     }
+}
+
+/// Whether the upstream has said that it did nothing with the request (RFC 9113, section 8.7).
+///
+/// A stream ends with a GOAWAY as its error only where it lies above the last one that the GOAWAY names; one
+/// that does not is left open, and ends with its connection. But while a stream is being opened, and its body
+/// not begun, hyper hands on any GOAWAY that the connection has seen, and what that one names is not known.
+fn is_unprocessed(error: &h2::Error, begun: bool) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (refused || (error.is_go_away() && begun))
 }
 
 /// An error with its causes, without saying the same twice.

@@ -1,6 +1,7 @@
 //! The way out: one HTTP client for all upstreams, boxed once behind a [`tower::Service`]. It connects,
 //! sends and classifies what went wrong; it never retries an effect and never reads a body.
 
+mod begun;
 mod connect;
 mod error;
 
@@ -12,13 +13,15 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::{self, Client as Pool};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
 pub use connect::TlsError;
 pub use error::Error;
+
+use begun::{Begun, Mark};
 
 /// A request body on its way out: whole and in memory, or streamed from the agent.
 pub type OutBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -43,7 +46,7 @@ pub enum Resend {
     Never,
 }
 
-type Port = BoxCloneSyncService<Request<OutBody>, Response<Incoming>, Error>;
+type Port = BoxCloneSyncService<Request<Begun>, Response<Incoming>, legacy::Error>;
 
 /// Sends requests to upstreams. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -74,7 +77,7 @@ impl Client {
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let connector = connect::connector(config)?;
         let port = |resend: Resend| {
-            let pool: Pool<_, OutBody> = Pool::builder(TokioExecutor::new())
+            let pool: Pool<_, Begun> = Pool::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .timer(TokioTimer::new())
                 .pool_idle_timeout(match resend {
@@ -89,7 +92,7 @@ impl Client {
                 .http2_max_header_list_size(256 * 1024)
                 .set_host(true)
                 .build(connector.clone());
-            BoxCloneSyncService::new(pool.map_err(|error| Error::from_client(&error)))
+            BoxCloneSyncService::new(pool)
         };
         Ok(Self { reads: port(Resend::Allowed), effects: port(Resend::Never) })
     }
@@ -103,6 +106,9 @@ impl Client {
             Resend::Allowed => self.reads.clone(),
             Resend::Never => self.effects.clone(),
         };
-        port.ready().await?.call(request).await
+        let begun = Mark::default();
+        let request = request.map(|body| Begun::new(body, begun.clone()));
+        let sending = async { port.ready().await?.call(request).await };
+        sending.await.map_err(|error| Error::from_client(&error, begun.is_set()))
     }
 }

@@ -25,6 +25,9 @@ pub(crate) enum Does {
     GoesAwayBefore,
     /// GOAWAY that says this one was processed, and the end of the connection.
     GoesAwayAfter,
+    /// GOAWAY that rules no stream out, as an orderly shutdown begins (RFC 9113, section 6.8), and then the end
+    /// of the connection all the same.
+    GoesAwayGracefully,
     /// Half an answer, then RST_STREAM with INTERNAL_ERROR.
     BreaksOff,
 }
@@ -146,6 +149,8 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
+/// The highest stream there can be.
+const STREAM_MAX: u32 = (1 << 31) - 1;
 /// `:status: 200`, from HPACK's static table.
 const STATUS_200: &[u8] = &[0x88];
 
@@ -182,8 +187,9 @@ fn react(stream: &mut Stream, does: Does, id: u32) -> std::io::Result<bool> {
             frame(stream, DATA, END_STREAM, id, BODY)?;
         }
         Does::Refuses => frame(stream, RST_STREAM, 0, id, &REFUSED_STREAM.to_be_bytes())?,
-        Does::GoesAwayBefore | Does::GoesAwayAfter => {
+        Does::GoesAwayBefore | Does::GoesAwayAfter | Does::GoesAwayGracefully => {
             let last = if does == Does::GoesAwayAfter { id } else { 0 };
+            let last = if does == Does::GoesAwayGracefully { STREAM_MAX } else { last };
             frame(stream, GOAWAY, 0, 0, &[last.to_be_bytes(), [0; 4]].concat())?;
             stream.conn.send_close_notify();
             stream.flush()?;
