@@ -1,6 +1,5 @@
 //! The API: paths to questions, and the answers. A foreign workflow and an unknown one are the same 404.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -8,6 +7,7 @@ use http::{Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::config::Listen;
 use crate::diag::Code;
 use crate::journal::{self, Batch, Journal, Urgency};
 use crate::model::{AttemptId, AttemptReason, Owner, StepIndex, WorkflowId, WorkflowKey};
@@ -27,7 +27,7 @@ const REASON_LEN_MAX: usize = 200;
 #[derive(Debug)]
 pub(super) struct Api {
     sidecar: Arc<Sidecar>,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
 }
 
 /// A path of the API.

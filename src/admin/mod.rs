@@ -6,7 +6,7 @@ mod api;
 mod guard;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::config::Listen;
 use crate::proxy::sidecar::Sidecar;
 
 use api::Api;
@@ -45,7 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Parts {
     pub sidecar: Arc<Sidecar>,
     /// Where agents connect, with the ports the system gave.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
 }
 
 /// Serves until the future is dropped; with it go all open connections.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::config::Listen;
 use crate::journal::memory::Memory;
 use crate::journal::{Batch, Journal, Record, Urgency};
 use crate::model::{Owner, RunNonce, TestClock, Timestamp, WorkflowId, WorkflowKey};
@@ -45,7 +46,7 @@ async fn listening() -> Listening {
     let mut serving = JoinSet::new();
     serving.spawn(serve(
         socket,
-        Parts { sidecar: Arc::clone(&sidecar), listen: vec!["127.0.0.1:4747".parse().unwrap()] },
+        Parts { sidecar: Arc::clone(&sidecar), listen: vec![Listen::Tcp("127.0.0.1:4747".parse().unwrap())] },
     ));
     Listening { address, sidecar, journal, _serving: serving }
 }

@@ -8,6 +8,8 @@ use crate::journal::embedded::OpenError;
 use crate::model::UpstreamName;
 use crate::upstream::TlsError;
 
+use super::socket_file::SocketError;
+
 /// A part that could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -17,6 +19,8 @@ pub enum StartError {
     Journal(OpenError),
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Socket(SocketError),
     #[error("upstream `{name}`: {source}")]
     Upstream { name: UpstreamName, source: TlsError },
 }
@@ -30,6 +34,7 @@ impl StartError {
             }
             Self::Bind { .. } | Self::Metrics(_) => None,
             Self::Journal(error) => journal_code(error),
+            Self::Socket(_) => Some(Code::SocketTaken),
             Self::Upstream { .. } => Some(Code::BadCaFile),
         }
     }

@@ -4,27 +4,31 @@
 mod build;
 mod clock;
 mod error;
+mod socket_file;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::admin;
-use crate::config::Settings;
+use crate::config::{Listen, Settings, UnixSocket};
 use crate::journal::Journal;
 use crate::journal::embedded::Embedded;
-use crate::proxy::listener::Listener;
+use crate::proxy::listener::{Bound, Listener};
 use crate::proxy::recording::Recording;
 use crate::proxy::sidecar::Sidecar;
 
 pub use clock::SystemClock;
 pub use error::{StartError, StopError};
+pub use socket_file::SocketError;
+
+use socket_file::SocketFile;
 
 /// What open connections have at least for the last words of their answers.
 const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
@@ -33,7 +37,8 @@ const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Running {
     sidecar: Arc<Sidecar>,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
+    files: Vec<SocketFile>,
     admin: SocketAddr,
     accepting: Vec<JoinHandle<()>>,
     connections: Arc<GracefulShutdown>,
@@ -64,10 +69,32 @@ async fn start_with(
     settings: Settings,
     replayed: Option<(Arc<dyn Journal>, Arc<Recording>)>,
 ) -> Result<Running, StartError> {
+    let mut files = Vec::new();
+    let started = assemble(settings, replayed, &mut files).await;
+    match started {
+        Ok(running) => Ok(Running { files, ..running }),
+        Err(error) => {
+            files.iter().for_each(SocketFile::remove);
+            Err(error)
+        }
+    }
+}
+
+/// `files`: what has to be removed again at the end, also when there is an error.
+async fn assemble(
+    settings: Settings,
+    replayed: Option<(Arc<dyn Journal>, Arc<Recording>)>,
+    files: &mut Vec<SocketFile>,
+) -> Result<Running, StartError> {
     // Addresses first: two sidecars on one port are the commoner mistake, and the journal stays untouched.
-    let sockets = bind(&settings.listen).await?;
-    let admin_socket = bind_one(settings.admin).await?;
-    let admin = local(&admin_socket, settings.admin)?;
+    let mut sockets = Vec::new();
+    for wanted in &settings.listen {
+        sockets.push(match wanted {
+            Listen::Tcp(address) => bind_tcp(*address).await.map(|(socket, at)| Bound::Tcp(socket, at))?,
+            Listen::Unix(wanted) => bind_unix(wanted, files)?,
+        });
+    }
+    let (admin_socket, admin) = bind_tcp(settings.admin).await?;
     let clock: Arc<SystemClock> = Arc::new(SystemClock);
     let (journal, recording): (Arc<dyn Journal>, _) = match replayed {
         Some((journal, recording)) => (journal, Some(recording)),
@@ -78,26 +105,25 @@ async fn start_with(
     let places = Arc::new(Semaphore::new(settings.limits.connections_max));
     let mut listen = Vec::new();
     let mut accepting = Vec::new();
-    for (socket, wanted) in sockets {
-        listen.push(local(&socket, wanted)?);
-        let listener = Listener::new(
-            socket,
-            Arc::clone(&sidecar),
-            build::listener_limits(&settings),
-            Arc::clone(&places),
-        )
-        .map_err(|source| StartError::Bind { address: wanted, source })?;
+    for (socket, wanted) in sockets.into_iter().zip(&settings.listen) {
+        listen.push(match &socket {
+            Bound::Tcp(_, address) => Listen::Tcp(*address),
+            Bound::Unix(..) => wanted.clone(),
+        });
+        let limits = build::listener_limits(&settings);
+        let listener = Listener::new(socket, Arc::clone(&sidecar), limits, Arc::clone(&places));
         accepting.push(background(listener.accept(Arc::clone(&connections))));
     }
     accepting.push(background(Arc::clone(&sidecar).keep_notes()));
     let parts = admin::Parts { sidecar: Arc::clone(&sidecar), listen: listen.clone() };
     accepting.push(background(admin::serve(admin_socket, parts)));
-    Ok(Running { sidecar, listen, admin, accepting, connections, shutdown: settings.shutdown })
+    let shutdown = settings.shutdown;
+    Ok(Running { sidecar, listen, files: Vec::new(), admin, accepting, connections, shutdown })
 }
 
 impl Running {
     /// Where agents connect, with the ports the system gave.
-    pub fn listen(&self) -> &[SocketAddr] {
+    pub fn listen(&self) -> &[Listen] {
         &self.listen
     }
 
@@ -130,6 +156,7 @@ impl Running {
         for accepting in self.accepting {
             _ = accepting.await;
         }
+        self.files.iter().for_each(SocketFile::remove);
         if let Some(connections) = Arc::into_inner(self.connections) {
             // Replays and calls without a workflow are nobody's work but their connections'.
             let deadline = deadline.max(Instant::now() + CONNECTIONS_GRACE);
@@ -149,20 +176,19 @@ fn background(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()>
     tokio::spawn(work)
 }
 
-async fn bind(addresses: &[SocketAddr]) -> Result<Vec<(TcpListener, SocketAddr)>, StartError> {
-    let mut sockets = Vec::new();
-    for address in addresses {
-        sockets.push((bind_one(*address).await?, *address));
-    }
-    Ok(sockets)
+/// A socket at this address, and the address with the port that the system gave.
+async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { address, source };
+    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
 }
 
-async fn bind_one(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })
-}
-
-fn local(socket: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
-    socket.local_addr().map_err(|source| StartError::Bind { address, source })
+fn bind_unix(wanted: &UnixSocket, files: &mut Vec<SocketFile>) -> Result<Bound, StartError> {
+    let (socket, file) = SocketFile::bind(wanted).map_err(StartError::Socket)?;
+    files.push(file);
+    let failed = |source| StartError::Socket(SocketError::Io { path: wanted.path.clone(), source });
+    UnixListener::from_std(socket).map_err(failed).map(|socket| Bound::Unix(socket, wanted.path.clone()))
 }
 
 /// Opens the embedded journal of these settings, as [`start`] does, without serving anything.

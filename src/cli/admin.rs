@@ -68,8 +68,8 @@ impl From<Error> for Failure {
 /// What `/v1/version` says.
 #[derive(Debug, Deserialize)]
 pub(super) struct Version {
-    /// Where agents connect.
-    pub(super) listen: Vec<std::net::SocketAddr>,
+    /// Where agents connect: addresses, and Unix sockets as `unix:PATH`.
+    pub(super) listen: Vec<String>,
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,5 @@
 //! `outrigger serve`: the sidecar, until a signal ends it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +7,6 @@ use serde_json::json;
 
 use crate::app;
 use crate::config::{self, ProcessEnv};
-use crate::diag::Code;
 
 use super::failure::Failure;
 use super::signals::Signals;
@@ -24,21 +22,16 @@ pub(super) struct Args {
     /// The config file [default: what OUTRIGGER_CONFIG names, else the built-in config]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen for agents here and nowhere else; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    /// Listen for agents here and nowhere else: ADDRESS:PORT, where port 0 takes a free one, or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let mut settings = config::load(args.config.as_deref(), &ProcessEnv)?;
-    if let Some(listen) = args.listen {
-        if !listen.ip().to_canonical().is_loopback() && !settings.listen.contains(&listen) {
-            return Err(Failure::usage(
-                Code::ExposedListener,
-                format!("other machines can reach {listen}, and whoever reaches it can use every upstream"),
-            )
-            .help("write the address into the config with `expose: true`, or listen on 127.0.0.1"));
-        }
+    if let Some(text) = &args.listen {
+        let listen = config::parse_listen_argument(text, &settings.listen)
+            .map_err(|(code, what)| Failure::usage(code, what))?;
         settings.listen = vec![listen];
     }
     log::start(settings.log, log::Stderr::Ours);

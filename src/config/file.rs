@@ -18,7 +18,7 @@ use super::de::{Field, Key};
 pub(super) struct File {
     /// Where agents connect. Default: one listener at 127.0.0.1:4747.
     #[schemars(length(min = 1))]
-    pub(super) listen: Field<Vec<Field<Listen>>>,
+    pub(super) listen: Field<Vec<Field<Listener>>>,
     /// Where people, probes and the command line connect: /healthz, /readyz, /metrics and the workflows.
     /// Default: 127.0.0.1:4748.
     pub(super) admin: Field<Listen>,
@@ -80,6 +80,25 @@ pub(super) enum OnDivergence {
 pub(super) enum Workers {
     Exclusive,
     Shared,
+}
+
+/// Where agents connect: an address, or a Unix socket.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("oneOf" = [{ "required": ["address"] }, { "required": ["socket"] }]))]
+pub(super) struct Listener {
+    /// IP address and port, such as `127.0.0.1:4747` or `[::1]:4747`. Port 0 means any free port.
+    pub(super) address: Field<String>,
+    /// Must be true for an address that other machines can reach. Whoever reaches a listener can call every
+    /// upstream with the agent's keys, and read and continue every workflow: there is no other check.
+    #[schemars(extend("default" = false))]
+    pub(super) expose: Field<bool>,
+    /// Path of a Unix socket, in the place of an address; at most 100 bytes. A relative path is relative to
+    /// the working directory of the process. What a dead process left there is replaced.
+    pub(super) socket: Field<String>,
+    /// Who may connect to the socket, as octal permissions in quotes: 0660 lets its group in as well.
+    #[schemars(regex(pattern = r"^0?[0-7]{3}$"), extend("default" = "0600"))]
+    pub(super) mode: Field<String>,
 }
 
 /// One address to listen at.

@@ -9,7 +9,7 @@ use http::uri::{Authority, Scheme};
 use super::child_env::EnvBinding;
 use super::load::Env;
 use super::resolve;
-use super::settings::{EnvName, JournalUnavailable, Settings, UpstreamUrl, WorkflowIds};
+use super::settings::{EnvName, JournalUnavailable, Listen, Settings, UpstreamUrl, WorkflowIds};
 use crate::model::{Dialect, UpstreamName, WorkflowId};
 
 /// The variable with the replaying sidecar's own URL, for tests that name a workflow or an attempt themselves.
@@ -43,7 +43,7 @@ pub fn replayed(mut settings: Settings, recorded: &BTreeMap<UpstreamName, Dialec
         upstream.ca_file = None;
     }
     let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    settings.listen = vec![free];
+    settings.listen = vec![Listen::Tcp(free)];
     settings.admin = free;
     settings.workflow_ids = WorkflowIds::Open;
     settings.journal.unavailable = JournalUnavailable::Fail;

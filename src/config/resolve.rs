@@ -12,8 +12,8 @@ use super::de::{Field, Key};
 use super::file::{self, File};
 use super::report::Problem;
 use super::settings::{
-    EnvName, Journal, JournalUnavailable, Limits, Log, LogFormat, LogLevel, OnDivergence, Settings, Upstream,
-    UpstreamUrl, UsageMode, Workers, WorkflowIds,
+    EnvName, Journal, JournalUnavailable, Limits, Listen, Log, LogFormat, LogLevel, OnDivergence, Settings,
+    Upstream, UpstreamUrl, UsageMode, Workers, WorkflowIds,
 };
 use super::tree::Span;
 use super::{listen, matching, tools, url};
@@ -40,7 +40,7 @@ const UPSTREAMS: [(&str, Dialect, &str); 3] = [
 pub(super) fn resolve(file: &File) -> Resolved {
     let mut problems = Vec::new();
     let (listeners, admin) = listen::addresses(file, &mut problems);
-    let own: Vec<SocketAddr> = listeners.iter().copied().chain([admin]).collect();
+    let own: Vec<SocketAddr> = listeners.iter().filter_map(Listen::tcp).chain([admin]).collect();
     let upstreams = upstreams(file, &own, &mut problems);
     let default_workflow = file.default_workflow.get().and_then(|(id, span)| {
         workflow(id).map_err(|problem| problems.push(problem.at(span, "this is no workflow id"))).ok()

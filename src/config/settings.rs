@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use crate::model::{Dialect, ToolRule, UpstreamName, WorkflowId};
 use crate::replay::normalise::Matching;
 use crate::route::PathTemplate;
@@ -16,8 +18,8 @@ use crate::route::PathTemplate;
 pub struct Settings {
     /// The file it came from; `None` for the built-in defaults.
     pub source: Option<PathBuf>,
-    /// Where agents connect: at least one address. Port 0 means any free port.
-    pub listen: Vec<SocketAddr>,
+    /// Where agents connect: at least one.
+    pub listen: Vec<Listen>,
     /// Where people, probes and the command line connect.
     pub admin: SocketAddr,
     pub journal: Journal,
@@ -40,7 +42,7 @@ pub struct Settings {
 impl Settings {
     /// The parts that people look for first, a line each: what `outrigger check` prints of a right config.
     pub fn summary(&self) -> String {
-        let listen: Vec<String> = self.listen.iter().map(SocketAddr::to_string).collect();
+        let listen: Vec<String> = self.listen.iter().map(Listen::to_string).collect();
         let head = [
             format!("listen    {}", listen.join(", ")),
             format!("admin     {}", self.admin),
@@ -54,6 +56,48 @@ impl Settings {
             .map(|upstream| format!("upstream  {}: {} at {}", upstream.name, upstream.dialect, upstream.url));
         let lines: Vec<String> = head.into_iter().chain(workflow).chain(upstreams).collect();
         format!("{}\n", lines.join("\n"))
+    }
+}
+
+/// Where a listener is. Written `127.0.0.1:4747` or `unix:/run/outrigger.sock`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Port 0 means any free port.
+    Tcp(SocketAddr),
+    Unix(UnixSocket),
+}
+
+/// A socket in the file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixSocket {
+    /// A relative path is relative to the working directory.
+    pub path: PathBuf,
+    /// Permissions, such as `0o660`.
+    pub mode: u32,
+}
+
+impl Listen {
+    /// The address, where it has one that a URL can name.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(socket) => write!(f, "unix:{}", socket.path.display()),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

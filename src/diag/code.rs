@@ -168,6 +168,8 @@ codes! {
     5016 ReplayIncomplete,
     /// There are no such attempts to compare.
     5017 NothingToCompare,
+    /// The path of a listener's socket cannot be had.
+    5018 SocketTaken,
 }
 
 impl Code {

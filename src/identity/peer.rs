@@ -1,5 +1,6 @@
-//! The process at the other end of a loopback connection, found through `/proc`. Reads only; a process
-//! that cannot be seen (another PID or network namespace, another user) is `None`, never a guess.
+//! The process at the other end of a connection: over loopback found through `/proc`, over a Unix socket
+//! named by the kernel. Reads only; a process that cannot be seen (another PID or network namespace, another
+//! user) is `None`, never a guess.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -79,6 +80,22 @@ fn eldest(mut pid: u32, target: &str) -> u32 {
         }
     }
     pid
+}
+
+/// Describes the process that connected to a Unix socket. `pid` is what the kernel says of it (SO_PEERCRED,
+/// unix(7)), which is 0 for a process that this PID namespace cannot see.
+pub fn connected(pid: i32) -> Option<Peer> {
+    let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+    if is_own_proc() { describe(pid) } else { None }
+}
+
+/// Whether `/proc` numbers processes as the kernel does for us. In a PID namespace without a `/proc` of its
+/// own the same number is another process.
+fn is_own_proc() -> bool {
+    static OWN: OnceLock<bool> = OnceLock::new();
+    let own =
+        || fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&std::process::id().to_string()));
+    *OWN.get_or_init(own)
 }
 
 /// Describes a process of this PID namespace; `None` when it is gone or may not be looked at.
@@ -221,6 +238,14 @@ mod tests {
             "another life of the pid"
         );
         assert!(!is_alive(&Peer { boot_id: "another boot".to_owned(), ..peer }));
+    }
+
+    #[test]
+    fn a_unix_socket_names_the_process_that_connected() {
+        let ours = describe(std::process::id()).unwrap();
+        assert_eq!(connected(i32::try_from(ours.pid).unwrap()), Some(ours));
+        // Of another PID namespace, and no pid at all.
+        assert_eq!((connected(0), connected(-1), connected(i32::MAX)), (None, None, None));
     }
 
     #[test]

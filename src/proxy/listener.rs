@@ -1,7 +1,10 @@
-//! The way in: accepts agents' connections, HTTP/1.1 and HTTP/2 without TLS, within limits.
+//! The way in: accepts agents' connections over TCP and Unix sockets, HTTP/1.1 and HTTP/2 without TLS,
+//! within limits.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +13,14 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 use tower::util::BoxCloneService;
 
 use super::body::AgentBody;
-use super::connection::Connection;
+use super::connection::{Connection, End};
 use super::pipeline;
 use super::sidecar::Sidecar;
 use super::socket::Socket;
@@ -47,11 +51,26 @@ const KEEP_ALIVE_PROBES: u32 = 4;
 /// A listener that cannot accept (no file descriptors) tries again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves agents on one address until [`GracefulShutdown`] or the process ends.
+/// A bound socket, and where it is.
+#[derive(Debug)]
+pub enum Bound {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, PathBuf),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(_, address) => address.fmt(f),
+            Self::Unix(_, path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Serves agents on one socket until [`GracefulShutdown`] or the process ends.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
+    socket: Bound,
     sidecar: Arc<Sidecar>,
     limits: Limits,
     places: Arc<Semaphore>,
@@ -59,19 +78,16 @@ pub struct Listener {
 
 type Edge = BoxCloneService<Request<Incoming>, Response<AgentBody>, Infallible>;
 
+/// A connection that was accepted.
+enum Accepted {
+    Tcp(TcpStream, End),
+    Unix(UnixStream, End),
+}
+
 impl Listener {
     /// Takes over a bound socket. `places` is shared by all listeners of the sidecar.
-    ///
-    /// # Errors
-    /// When the socket does not know its own address.
-    pub fn new(
-        socket: TcpListener,
-        sidecar: Arc<Sidecar>,
-        limits: Limits,
-        places: Arc<Semaphore>,
-    ) -> std::io::Result<Self> {
-        let address = socket.local_addr()?;
-        Ok(Self { socket, address, sidecar, limits, places })
+    pub fn new(socket: Bound, sidecar: Arc<Sidecar>, limits: Limits, places: Arc<Semaphore>) -> Self {
+        Self { socket, sidecar, limits, places }
     }
 
     /// Accepts until dropped. Connections outlive it, watched by `shutdown`.
@@ -79,54 +95,75 @@ impl Listener {
         loop {
             // Bounded: waiting connections stay in the kernel's queue.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
-            match self.socket.accept().await {
-                Ok((stream, client)) => {
-                    let serving = self.serve(stream, client, shutdown.watcher());
-                    #[expect(
-                        clippy::disallowed_methods,
-                        reason = "a connection is not the sidecar's work: it ends with its client"
-                    )]
-                    tokio::spawn(async move {
-                        let _place = place;
-                        serving.await;
-                    });
+            match self.next().await {
+                Ok(Accepted::Tcp(stream, end)) => {
+                    if prepare(&stream).is_ok() {
+                        spawn(self.serve(stream, end, shutdown.watcher()), place);
+                    }
                 }
+                Ok(Accepted::Unix(stream, end)) => spawn(self.serve(stream, end, shutdown.watcher()), place),
                 Err(error) => {
-                    tracing::warn!(%error, listen = %self.address, "cannot accept a connection");
+                    tracing::warn!(%error, listen = %self.socket, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    fn serve(
-        &self,
-        stream: TcpStream,
-        client: SocketAddr,
-        watcher: Watcher,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let prepared = prepare(&stream);
-        let server = stream.local_addr().unwrap_or(self.address);
-        let connection = Connection::new(client, server);
-        let greeting_max = self.limits.idle_timeout + self.limits.header_timeout;
-        let stream = Socket::new(stream, Arc::clone(connection.handed()), greeting_max);
-        let edge = edge(Arc::clone(&self.sidecar), connection, self.limits.header_bytes_max);
-        let service = hyper::service::service_fn(move |request| edge.clone().call(request));
-        let builder = builder(&self.limits);
-        let metrics = Arc::clone(&self.sidecar);
-        async move {
-            if prepared.is_err() {
-                // The peer has gone.
-                return;
+    async fn next(&self) -> std::io::Result<Accepted> {
+        match &self.socket {
+            Bound::Tcp(socket, address) => {
+                let (stream, client) = socket.accept().await?;
+                let server = stream.local_addr().unwrap_or(*address);
+                Ok(Accepted::Tcp(stream, End::Tcp { client, server }))
             }
-            metrics.metrics().connection_opened();
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = watcher.watch(connection.into_owned()).await {
-                tracing::debug!(error, %client, "a connection ended early");
+            Bound::Unix(socket, _) => {
+                let (stream, _) = socket.accept().await?;
+                let pid = stream.peer_cred().ok().and_then(|cred| cred.pid()).unwrap_or(0);
+                Ok(Accepted::Unix(stream, End::Unix { pid }))
             }
-            metrics.metrics().connection_closed();
         }
     }
+
+    fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        end: End,
+        watcher: Watcher,
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let connection = Connection::new(end);
+        let greeting_max = self.limits.idle_timeout + self.limits.header_timeout;
+        let stream = Socket::new(stream, Arc::clone(connection.handed()), greeting_max);
+        let edge = edge(Arc::clone(&self.sidecar), Arc::clone(&connection), self.limits.header_bytes_max);
+        let service = hyper::service::service_fn(move |request| edge.clone().call(request));
+        let builder = builder(&self.limits);
+        let sidecar = Arc::clone(&self.sidecar);
+        async move {
+            sidecar.metrics().connection_opened();
+            if matches!(end, End::Unix { .. }) {
+                // Now, while the pid is surely still the one that connected.
+                connection.peer(&sidecar.peers).await;
+            }
+            // The service has one too; whoever asks whether the connection is open asks for these.
+            drop(connection);
+            let serving = builder.serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = watcher.watch(serving.into_owned()).await {
+                tracing::debug!(error, %end, "a connection ended early");
+            }
+            sidecar.metrics().connection_closed();
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a connection is not the sidecar's work: it ends with its client"
+)]
+fn spawn(serving: impl Future<Output = ()> + Send + 'static, place: OwnedSemaphorePermit) {
+    tokio::spawn(async move {
+        let _place = place;
+        serving.await;
+    });
 }
 
 /// Answers leave at once, and a peer whose machine has gone without a word is noticed.

@@ -29,3 +29,4 @@ mod streaming;
 mod support;
 mod tidy;
 mod tls;
+mod unix_socket;

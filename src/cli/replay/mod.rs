@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::app::{self, Running, SystemClock};
-use crate::config::{self, ProcessEnv, Settings};
+use crate::config::{self, Listen, ProcessEnv, Settings};
 use crate::diag::Code;
 use crate::journal::export;
 use crate::journal::memory::Memory;
@@ -80,7 +80,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let running =
         Box::pin(app::start_replay(settings.clone(), Arc::new(journal.clone()), Arc::clone(&recording)))
             .await?;
-    let address = running.listen().first().ok_or_else(|| Failure::new("the sidecar listens nowhere"))?;
+    let mut addresses = running.listen().iter().filter_map(Listen::tcp);
+    let address = addresses.next().ok_or_else(|| Failure::new("the sidecar listens nowhere"))?;
     let base = format!("http://{address}");
     let variables =
         config::env_for_replay(&settings, &bindings, &base, default_workflow.as_ref(), &ProcessEnv);
@@ -154,7 +155,7 @@ fn settings(args: &Args, recording: &Recording) -> Result<Settings, Failure> {
                 format!("other machines can reach {listen}, and whoever reaches it can read the runs");
             return Err(Failure::usage(Code::ExposedListener, message).help("listen on 127.0.0.1"));
         }
-        settings.listen = vec![listen];
+        settings.listen = vec![Listen::Tcp(listen)];
     }
     Ok(settings)
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::app::{self, Running};
-use crate::config::Settings;
+use crate::config::{Listen, Settings};
 use crate::diag::Code;
 use crate::model::WorkflowId;
 
@@ -28,13 +28,14 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Starts a sidecar on free ports of this machine.
+    /// Starts a sidecar on free ports of this machine, and at the sockets that the config names.
     pub(super) async fn here(mut settings: Settings) -> Result<Self, Failure> {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        settings.listen = vec![free];
+        settings.listen.retain(|listen| listen.tcp().is_none());
+        settings.listen.push(Listen::Tcp(free));
         settings.admin = free;
         let running = Box::pin(app::start(settings)).await?;
-        let base = running.listen().first().map(|address| format!("http://{address}"));
+        let base = running.listen().iter().find_map(Listen::tcp).map(|address| format!("http://{address}"));
         let base = base.ok_or_else(|| Failure::new("the sidecar listens nowhere"))?;
         let admin = Admin::at(running.admin()).map_err(Failure::new)?;
         Ok(Self { admin, base, here: Some(running) })
@@ -43,11 +44,13 @@ impl Host {
     /// Uses the sidecar with this admin address.
     pub(super) async fn there(admin: Admin) -> Result<Self, Failure> {
         let version = admin.version().await?;
-        let address = version.listen.first().ok_or_else(|| {
-            Failure::new(format!("the sidecar at {} listens nowhere", admin.url()))
+        // A base URL cannot name a Unix socket.
+        let mut addresses = version.listen.iter().filter_map(|listen| listen.parse().ok());
+        let address = addresses.next().ok_or_else(|| {
+            Failure::new(format!("the sidecar at {} listens at no address that a URL can name", admin.url()))
                 .code(Code::SidecarUnreachable)
         })?;
-        let base = format!("http://{}", reachable(*address));
+        let base = format!("http://{}", reachable(address));
         Ok(Self { admin, base, here: None })
     }
 

@@ -1,9 +1,12 @@
 //! Agents as processes of their own: this very test binary, started again, which does the requests it is
 //! told on its standard input. Needed wherever it matters which process calls.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -26,7 +29,28 @@ pub(crate) struct Agent {
     child: Child,
     commands: ChildStdin,
     answers: Receiver<String>,
-    server: SocketAddr,
+    server: Server,
+}
+
+/// Where an agent calls.
+#[derive(Clone, Debug)]
+enum Server {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Server {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Tcp(address) => json!(address.to_string()),
+            Self::Unix(path) => json!(path),
+        }
+    }
+
+    fn from_json(value: &Value) -> Self {
+        let text = text(value);
+        text.parse().map_or_else(|_| Self::Unix(text.into()), Self::Tcp)
+    }
 }
 
 /// In whose process group an agent runs.
@@ -39,12 +63,35 @@ pub(crate) enum Group {
 impl Agent {
     /// An agent of the test, in a process group of its own, as a terminal or a supervisor gives it.
     pub(crate) fn start(server: SocketAddr) -> Self {
-        Self::start_in(server, Group::Own)
+        Self::start_in(Server::Tcp(server), Group::Own, &[])
     }
 
-    fn start_in(server: SocketAddr, group: Group) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "support::agent::agent_process", "--nocapture", "--test-threads", "1"]);
+    /// The same over a Unix socket.
+    pub(crate) fn start_unix(socket: &Path) -> Self {
+        Self::start_in(Server::Unix(socket.to_owned()), Group::Own, &[])
+    }
+
+    /// An agent with a program in front, such as `unshare`. Killing that must kill the agent.
+    pub(crate) fn start_wrapped(server: SocketAddr, wrapper: &[&str]) -> Self {
+        Self::start_in(Server::Tcp(server), Group::Own, wrapper)
+    }
+
+    /// The same over a Unix socket.
+    pub(crate) fn start_wrapped_unix(socket: &Path, wrapper: &[&str]) -> Self {
+        Self::start_in(Server::Unix(socket.to_owned()), Group::Own, wrapper)
+    }
+
+    fn start_in(server: Server, group: Group, wrapper: &[&str]) -> Self {
+        let own = std::env::current_exe().unwrap();
+        let words: Vec<&OsStr> = wrapper.iter().map(OsStr::new).chain([own.as_os_str()]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args([
+            "--exact",
+            "support::agent::agent_process",
+            "--nocapture",
+            "--test-threads",
+            "1",
+        ]);
         cli::clean_environment(&mut command);
         command.env(ROLE, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         if group == Group::Own {
@@ -81,10 +128,17 @@ impl Agent {
         self.command(&json!({"child": encode(ask)}))
     }
 
+    /// Makes its `helper`-th helper call: a process in its own group, started at its first call, which lives
+    /// until it is told to end.
+    #[track_caller]
+    pub(crate) fn call_from_helper(&mut self, helper: usize, ask: &Ask) -> Answer {
+        self.command(&json!({"helper": helper, "call": encode(ask)}))
+    }
+
     #[track_caller]
     fn command(&mut self, command: &Value) -> Answer {
         let mut command = command.clone();
-        command["server"] = json!(self.server.to_string());
+        command["server"] = self.server.to_json();
         writeln!(self.commands, "{command}").unwrap();
         let text = self.answers.recv_timeout(ANSWER_MAX).expect("the agent answers");
         decode(&serde_json::from_str(&text).unwrap())
@@ -96,10 +150,16 @@ impl Agent {
         super::wait::until("the agent is dead", || !cli::is_alive(self.child.id()));
     }
 
-    /// Kills and reaps it.
+    /// Kills and reaps it, with what stands behind its wrapper.
     pub(crate) fn end(mut self) {
+        let pid = self.child.id();
+        let wrapped = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        for child in wrapped.split_ascii_whitespace() {
+            let child = child.parse().unwrap();
+            super::wait::until("the agent behind the wrapper is dead", || !cli::is_alive(child));
+        }
     }
 }
 
@@ -149,9 +209,10 @@ fn agent_process() {
     if std::env::var_os(ROLE).is_none() {
         return;
     }
+    let mut helpers: BTreeMap<u64, Agent> = BTreeMap::new();
     for line in std::io::stdin().lines() {
         let command: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        let server: SocketAddr = text(&command["server"]).parse().unwrap();
+        let server = Server::from_json(&command["server"]);
         let (wanted, is_child) = match command.get("child") {
             Some(wanted) => (wanted, true),
             None => (&command["call"], false),
@@ -163,15 +224,23 @@ fn agent_process() {
             body: bytes(&wanted["body"]),
         };
         let answer = if is_child {
-            let mut child = Agent::start_in(server, Group::Parents);
+            let mut child = Agent::start_in(server, Group::Parents, &[]);
             let answer = child.call(&ask);
             child.end();
             answer
+        } else if let Some(helper) = command.get("helper") {
+            let start = || Agent::start_in(server, Group::Parents, &[]);
+            helpers.entry(helper.as_u64().unwrap()).or_insert_with(start).call(&ask)
         } else {
-            client::call(server, &ask)
+            match server {
+                Server::Tcp(address) => client::call(address, &ask),
+                Server::Unix(path) => client::Client::connect_unix(&path).call(&ask).unwrap(),
+            }
         };
         let mut stdout = std::io::stdout().lock();
         writeln!(stdout, "\n{MARK}{}", reply(&answer)).unwrap();
         stdout.flush().unwrap();
     }
+    // Whoever gave the orders is gone: there is nobody to tell how the test went.
+    std::process::exit(0);
 }

@@ -4,6 +4,9 @@
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -157,6 +160,16 @@ impl Client {
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"))
+    }
+
+    /// A connection to a Unix socket.
+    pub(crate) fn connect_unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(READ_TIMEOUT)).unwrap();
+        // What this client does with a stream is the same for both kinds of socket.
+        let stream = TcpStream::from(OwnedFd::from(stream));
+        Self { stream, address: SocketAddr::from(([127, 0, 0, 1], 0)), unread: Vec::new() }
     }
 
     pub(crate) fn try_connect(address: SocketAddr) -> std::io::Result<Self> {

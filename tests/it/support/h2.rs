@@ -1,12 +1,15 @@
 //! An agent's side of HTTP/2 without TLS (prior knowledge), behind calls that wait.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 
 use super::client::{Answer, Ask, Broken};
@@ -32,10 +35,22 @@ pub(crate) struct H2Reading<'a> {
 
 impl H2 {
     pub(crate) fn connect(address: SocketAddr) -> Self {
+        Self::over(tokio::net::TcpStream::connect(address), address)
+    }
+
+    /// A connection to a Unix socket.
+    pub(crate) fn connect_unix(path: &Path) -> Self {
+        Self::over(tokio::net::UnixStream::connect(path), SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn over<S>(connecting: impl Future<Output = std::io::Result<S>>, address: SocketAddr) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let sender = runtime.block_on(async {
-            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let stream = connecting.await.unwrap();
             let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
             let (sender, connection) = handshake.await.unwrap();
             tokio::spawn(async move { drop(connection.await) });

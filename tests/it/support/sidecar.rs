@@ -24,6 +24,8 @@ pub(crate) struct Setup {
     journal_extra: String,
     limits: String,
     extra: String,
+    /// A second listener, at [`Sidecar::socket`].
+    with_socket: bool,
     journal_path: Option<PathBuf>,
     /// A program in front, such as `unshare`.
     wrapper: Vec<String>,
@@ -77,6 +79,12 @@ impl Setup {
         self
     }
 
+    /// Listens at a Unix socket as well.
+    pub(crate) fn socket(mut self) -> Self {
+        self.with_socket = true;
+        self
+    }
+
     pub(crate) fn wrapped(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
         self
@@ -90,8 +98,9 @@ impl Setup {
     /// The config file's text.
     pub(crate) fn yaml(&self, journal: &Path, listen: SocketAddr, admin: SocketAddr) -> String {
         let mut text = format!(
-            "listen: [{{ address: \"{listen}\" }}]\nadmin: {{ address: \"{admin}\" }}\n\
+            "listen: [{{ address: \"{listen}\" }}{}]\nadmin: {{ address: \"{admin}\" }}\n\
              journal: {{ path: \"{}\"{} }}\n",
+            if self.with_socket { ", { socket: ./agents.sock, mode: \"0660\" }" } else { "" },
             journal.display(),
             if self.journal_extra.is_empty() { ", segment_mib: 1" } else { &self.journal_extra },
         );
@@ -183,6 +192,11 @@ impl Sidecar {
 
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// Where the Unix socket is, if it is set up with one.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.home.path().join("agents.sock")
     }
 
     pub(crate) fn config(&self) -> PathBuf {
