@@ -4,7 +4,6 @@
 use crate::journal::{self, Batch, Head, Journal, Record, Ticket, Urgency};
 use crate::model::{AttemptId, AttemptReason, StepIndex, StepState, Timestamp, WorkflowKey};
 
-use super::run::LiveAttempt;
 use super::sidecar::Sidecar;
 
 /// Why an operation on a workflow was refused. Nothing was changed.
@@ -96,7 +95,7 @@ impl Sidecar {
             let records = self.opening(head.is_none(), attempt, reason);
             let batch = Batch { records, bodies: Vec::new() };
             let ticket = self.journal.commit(key, self.journal.epoch(), batch, Urgency::Now)?;
-            state.attempt = Some(LiveAttempt::new(attempt, self.clock.since_boot()));
+            state.begin(attempt, last, self.clock.since_boot());
             (attempt, ticket)
         };
         ticket.await?;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::identity::peer;
+use crate::journal::state::AttemptHead;
 use crate::journal::{Peer, Record};
 use crate::model::{AttemptId, Fingerprint, StepIndex, UpstreamName, WorkflowKey};
 use crate::replay::cursor::Exchange;
@@ -152,6 +154,8 @@ pub(crate) struct Renewed {
 #[derive(Debug, Default)]
 pub(crate) struct RunState {
     pub(crate) attempt: Option<LiveAttempt>,
+    /// Processes of earlier attempts that were still alive when a newer one was opened, and whose they were.
+    pub(crate) superseded: Vec<(AttemptId, Peer)>,
     pub(crate) running: HashMap<StepIndex, Arc<Feed>>,
     /// The MCP requests behind them, and the last ones that have ended.
     pub(crate) dialogues: Dialogues,
@@ -179,6 +183,25 @@ pub(crate) struct Run {
 }
 
 impl RunState {
+    /// Most processes of earlier attempts that are remembered; the oldest are forgotten.
+    const SUPERSEDED_MAX: usize = 64;
+
+    /// Goes on with a newer attempt. `before`: what the journal says of the one before.
+    pub(crate) fn begin(&mut self, attempt: AttemptId, before: Option<&AttemptHead>, now: Duration) {
+        let opener = before.and_then(|before| Some((before.attempt, before.peer.clone()?)));
+        let live = self.attempt.take().into_iter();
+        let members = live.flat_map(|live| live.members.into_iter().map(move |peer| (live.id, peer)));
+        for (whose, process) in opener.into_iter().chain(members) {
+            if !self.superseded.iter().any(|(_, known)| *known == process) {
+                self.superseded.push((whose, process));
+            }
+        }
+        self.superseded.retain(|(_, process)| peer::is_alive(process));
+        let surplus = self.superseded.len().saturating_sub(Self::SUPERSEDED_MAX);
+        self.superseded.drain(..surplus);
+        self.attempt = Some(LiveAttempt::new(attempt, now));
+    }
+
     fn is_idle(&self) -> bool {
         self.running.is_empty() && self.attempt.as_ref().is_none_or(|attempt| !attempt.is_connected())
     }

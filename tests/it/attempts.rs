@@ -1,16 +1,19 @@
 //! Which life of the agent a call belongs to: by name, by the calling process, by how a life begins. The
 //! agents are processes of their own.
 
+mod kin;
+mod namespaces;
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::agent::Agent;
-use crate::support::cli;
 use crate::support::client::{Answer, Ask};
 use crate::support::gate::Gate;
 use crate::support::llm::Api;
 use crate::support::mcp::{Caller, Era, Form, Server};
+use crate::support::namespace::pid_namespace;
 use crate::support::sidecar::{Setup, Sidecar};
 use crate::support::upstream::{Script, Upstream};
 use crate::support::wait;
@@ -206,14 +209,7 @@ fn only_issued_workflows_take_calls_where_the_config_says_so() {
 
 /// A sidecar that cannot see who calls it: it lives in a PID namespace of its own.
 fn blind(setup: Setup) -> Option<Sidecar> {
-    let words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
-    let works = std::process::Command::new(words[0]).args(&words[1..]).arg("true").output();
-    if !works.is_ok_and(|output| output.status.success()) {
-        assert!(!cli::is_root(), "root may make a PID namespace");
-        cli::left_out("rule (c) needs a PID namespace, which this user may not make");
-        return None;
-    }
-    Some(setup.wrapped(&words).start())
+    pid_namespace("a sidecar that sees no process").map(|words| setup.wrapped(words).start())
 }
 
 /// How long an attempt must have been idle.

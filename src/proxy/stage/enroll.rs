@@ -57,7 +57,8 @@ pub(crate) async fn attempt(
             }
             Chosen::Next(attempt, reason) => {
                 open(sidecar, &key, head.is_none(), attempt, reason, peer)?;
-                state.attempt = Some(LiveAttempt::new(attempt, sidecar.clock.since_boot()));
+                let before = head.as_ref().and_then(|head| head.attempt.as_ref());
+                state.begin(attempt, before, sidecar.clock.since_boot());
                 (attempt, reason)
             }
         }
@@ -142,7 +143,13 @@ fn by_process(
     let live = state.attempt.as_ref().filter(|live| live.id == current.attempt);
     let members = live.map_or(&[][..], |live| &live.members);
     let known: Vec<&Peer> = members.iter().chain(&current.peer).collect();
-    if known.is_empty() || known.contains(&caller) {
+    if known.contains(&caller) {
+        return Ok(Chosen::Current(current.clone()));
+    }
+    if let Some((theirs, _)) = state.superseded.iter().find(|(_, process)| process == caller) {
+        return Err(refusal::fenced(*theirs, current.attempt));
+    }
+    if known.is_empty() {
         return Ok(Chosen::Current(current.clone()));
     }
     let alive: Vec<&Peer> = known.into_iter().filter(|member| peer::is_alive(member)).collect();

@@ -10,6 +10,7 @@ pub(crate) mod gate;
 pub(crate) mod h2;
 pub(crate) mod llm;
 pub(crate) mod mcp;
+pub(crate) mod namespace;
 pub(crate) mod ports;
 pub(crate) mod random;
 pub(crate) mod sidecar;
