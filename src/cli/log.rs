@@ -25,6 +25,8 @@ pub(super) fn start(log: Log, stderr: Stderr) {
     let built = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
+        // Where a line cannot be written, such as to a full disk, saying so there as well would panic.
+        .log_internal_errors(false)
         // Colours would need a feature of their own, and panic without it.
         .with_ansi(false);
     // A second start in one process changes nothing.
