@@ -159,6 +159,8 @@ pub(crate) struct RunState {
     pub(crate) running: HashMap<StepIndex, Arc<Feed>>,
     /// The MCP requests behind them, and the last ones that have ended.
     pub(crate) dialogues: Dialogues,
+    /// Steps that were not sent because their intent could not be written; there is nothing after that.
+    pub(crate) unwritten: HashSet<StepIndex>,
     /// What is to be recorded with the next commit.
     pub(crate) notes: Vec<Record>,
     /// Recorded model calls by what they are normalised to under this process's config.

@@ -1,6 +1,7 @@
 //! What a workflow may rely on when its agent, its sidecar or its upstreams die: the cases of the
 //! project's durability design, numbered as there, over real sockets. Effects are counted by the upstream.
 
+mod below;
 mod diverged;
 mod doubt;
 mod joins;
@@ -11,6 +12,7 @@ mod resolved;
 mod scrubs;
 mod setbacks;
 mod tools;
+mod unwritten;
 
 use crate::support::llm::Api;
 use crate::support::sidecar::Setup;

@@ -133,7 +133,15 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
             let refusal = refusal::abandoned(step, operation, upstream);
             Ok(Decided::Recall(refuse(question, &mut state, refusal, step)))
         }
-        Decision::InDoubt(step) => Ok(Decided::Doubt(step)),
+        Decision::InDoubt(step) => {
+            if state.unwritten.contains(&step) {
+                // It was never sent. Whether it is known after a restart, the journal will tell.
+                let (key, epoch) = (&run.key, sidecar.journal.epoch());
+                let asked = sidecar.journal.commit(key, epoch, Batch::default(), Urgency::Ride);
+                drop(asked.map_err(|error| refusal::journal(&error))?);
+            }
+            Ok(Decided::Doubt(step))
+        }
         Decision::TellAgain(step) => {
             let setback = setback::take(question, &mut state, Subject::Step(step))?;
             let setback = setback.ok_or_else(refusal::internal)?;

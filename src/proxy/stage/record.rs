@@ -178,6 +178,7 @@ impl Work<'_> {
         // INVARIANT: the intent of an effect is durable before its first byte leaves; a read's may ride. So is
         // that of an idempotent call: what is sent again are the recorded bytes.
         if let Err(error) = self.durable(intent).await {
+            self.run.state.lock().unwritten.insert(self.step);
             self.feed.refuse(refusal::journal(&error));
             return Err(Told::only(StepState::Refused));
         }

@@ -61,7 +61,7 @@ fn a_disk_that_is_too_small_is_told_with_what_is_needed() {
 }
 
 #[test]
-fn a_disk_that_fills_up_stops_effects_before_they_are_sent_and_loses_nothing() {
+fn case_4_a_disk_that_fills_up_stops_effects_before_they_are_sent_and_loses_nothing() {
     let Some(disk) = Mount::new("12m") else { return };
     let journal = disk.path().join("journal");
     let upstream = Upstream::start(|request| Script::json(format!(r#"{{"call":{}}}"#, request.count)));
@@ -113,7 +113,7 @@ fn a_disk_that_fills_up_stops_effects_before_they_are_sent_and_loses_nothing() {
 }
 
 #[test]
-fn reads_may_pass_unrecorded_when_the_config_says_so() {
+fn case_4_on_a_full_disk_reads_may_pass_unrecorded_when_the_config_says_so() {
     let Some(disk) = Mount::new("12m") else { return };
     let upstream = Upstream::start(|request| Script::json(format!(r#"{{"call":{}}}"#, request.count)));
     let mut sidecar = Setup::new()

@@ -120,14 +120,24 @@ fn case_19_a_tool_outside_gives_another_output_and_the_next_model_call_diverges(
 }
 
 #[test]
-fn an_agent_that_resumes_from_a_checkpoint_of_its_own_is_not_held_to_what_came_before() {
+fn below_the_cases_an_agent_resumes_from_a_checkpoint_of_its_own_at_step_30() {
     let (model, crm, sidecar) = start("");
-    for turn in 0..30 {
+    for turn in 1..30 {
         sidecar.call(&ask(1, &format!("turn {turn}"))).expect(200, "live");
     }
-    sidecar.call(&ask(2, "turn 29")).expect(200, "replay");
-    sidecar.call(&charge(2, 100)).expect(200, "live");
-    assert_eq!((model.count(), crm.count()), (30, 1));
+    let charged = sidecar.call(&charge(1, 30)).expect(200, "live");
+    for turn in 31..40 {
+        sidecar.call(&ask(1, &format!("turn {turn}"))).expect(200, "live");
+    }
+    // What lies before its checkpoint is not asked for again, and holds nothing up that comes after.
+    assert_eq!(sidecar.call(&charge(2, 30)).expect(200, "replay").body, charged.body);
+    for turn in 31..40 {
+        sidecar.call(&ask(2, &format!("turn {turn}"))).expect(200, "replay");
+    }
+    sidecar.call(&ask(2, "turn 40")).expect(200, "live");
+    sidecar.call(&charge(2, 41)).expect(200, "live");
+    assert_eq!((model.count(), crm.count()), (39, 2));
+    assert_eq!(sidecar.timeline("w")["diverged"], json!([]));
 }
 
 #[test]

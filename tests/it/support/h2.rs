@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,11 +16,18 @@ use tokio::runtime::Runtime;
 use super::client::{Answer, Ask, Broken};
 use super::wait::PATIENCE;
 
+/// A request's body, which may break off.
+type Upload = BoxBody<Bytes, std::io::Error>;
+
+fn whole(ask: &Ask) -> Upload {
+    Full::new(Bytes::from(ask.body.clone())).map_err(|never| match never {}).boxed()
+}
+
 /// One HTTP/2 connection. Dropped, the connection is closed.
 #[derive(Debug)]
 pub(crate) struct H2 {
     runtime: Runtime,
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Upload>,
     address: SocketAddr,
 }
 
@@ -61,7 +69,11 @@ impl H2 {
 
     /// Sends a request and waits for the head of its answer.
     pub(crate) fn head(&self, ask: &Ask) -> Result<H2Reading<'_>, Broken> {
-        let mut request = http::Request::new(Full::new(Bytes::from(ask.body.clone())));
+        self.ask(ask, whole(ask))
+    }
+
+    fn ask(&self, ask: &Ask, body: Upload) -> Result<H2Reading<'_>, Broken> {
+        let mut request = http::Request::new(body);
         *request.method_mut() = ask.method.parse().unwrap();
         *request.uri_mut() = format!("http://{}{}", self.address, ask.path).parse().unwrap();
         for (name, value) in &ask.headers {
@@ -87,9 +99,17 @@ impl H2 {
         self.head(ask)?.whole()
     }
 
+    /// Sends half of a request's body and then resets the stream.
+    pub(crate) fn cut_upload(&self, ask: &Ask) -> Result<Answer, Broken> {
+        let half = Bytes::copy_from_slice(&ask.body[..ask.body.len() / 2]);
+        let broken = || Err(std::io::Error::other("cut"));
+        let frames = futures_util::stream::iter([Ok(Frame::data(half)), broken()]);
+        self.ask(ask, StreamBody::new(frames).boxed())?.whole()
+    }
+
     /// Starts a request and gives it up as soon as `until` says so: the stream is reset.
     pub(crate) fn abandon(&self, ask: &Ask, until: impl FnOnce()) {
-        let mut request = http::Request::new(Full::new(Bytes::from(ask.body.clone())));
+        let mut request = http::Request::new(whole(ask));
         *request.method_mut() = ask.method.parse().unwrap();
         *request.uri_mut() = format!("http://{}{}", self.address, ask.path).parse().unwrap();
         for (name, value) in &ask.headers {

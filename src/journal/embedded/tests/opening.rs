@@ -209,6 +209,59 @@ fn a_workflow_whose_sheets_are_too_long_for_the_index_is_found_in_the_footers() 
     assert_eq!(journal.find(&short, &print(2)).unwrap().len(), 1);
 }
 
+/// Bytes that this thread has read so far, from files and otherwise (proc_pid_io(5)).
+fn bytes_read() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// A journal with one workflow of so many steps, closed cleanly; the size of its log.
+fn of_steps(path: &Path, steps: u64) -> u64 {
+    let journal = Embedded::open(Options { segment_bytes: 1 << 20, ..options(path) }).unwrap().0;
+    let long = key("w");
+    commit(&journal, &long, vec![workflow_opened(), attempt_opened(1)], Vec::new());
+    for number in 1..=steps {
+        let step = [Record::Intent(intent(number, 1, number)), Record::Completed(completed(number, b""))];
+        let batch = Batch { records: step.to_vec(), bodies: Vec::new() };
+        let ticket = journal.commit(&long, journal.epoch(), batch, Urgency::Ride).unwrap();
+        if number % 100 == 0 {
+            wait(ticket).unwrap();
+        }
+    }
+    journal.close().unwrap();
+    fs::read_dir(path.join("log")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn below_the_cases_a_workflow_of_10_000_steps_opens_as_a_short_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    // What a restarted agent costs up to its first replayed step.
+    let first_replay = |name: &str, steps: u64| {
+        let path = dir.path().join(name);
+        let log = of_steps(&path, steps);
+        let before = bytes_read();
+        let (journal, report) = Embedded::open(Options { segment_bytes: 1 << 20, ..options(&path) }).unwrap();
+        let opened = bytes_read();
+        commit(&journal, &key("w"), vec![attempt_opened(2)], Vec::new());
+        assert_eq!(journal.attach(&key("w")).unwrap().unwrap().ahead(), steps);
+        let found = journal.find(&key("w"), &print(1)).unwrap();
+        assert_eq!(found.iter().map(|summary| summary.step).collect::<Vec<_>>(), [step(1)]);
+        assert!(journal.usage(&key("w"), attempt(2), step(1)).unwrap().is_none());
+        assert!(journal.step(&key("w"), step(1)).unwrap().unwrap().completed.is_some());
+        let looked = bytes_read();
+        assert_eq!(journal.scan(&key("w")).unwrap().len() as u64, 2 * steps + 3);
+        let told = [opened - before, looked - opened, bytes_read() - looked];
+        (log, report, told)
+    };
+    let (_, _, [opening_short, ..]) = first_replay("short", 10);
+    let (log, report, [opening_long, looking_long, all_long]) = first_replay("long", 10_000);
+    assert!(report.segments_sealed >= 3, "{report:?}");
+    // Both read the segments that are open; what is sealed costs the long one its sheets: a few bytes a step.
+    assert!(opening_long < opening_short + log / 16, "{opening_short} and {opening_long} bytes of {log}");
+    assert!(looking_long < log / 16, "{looking_long} bytes of {log}");
+    assert!(all_long > log / 4, "what reads every record is seen to: {all_long} bytes of {log}");
+}
+
 #[test]
 fn a_directory_with_other_things_in_it_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
