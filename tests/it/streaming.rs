@@ -1,5 +1,7 @@
 //! Streams: what may leave when, how they end, and who reads them on.
 
+mod dialects;
+
 use std::time::Duration;
 
 use crate::support::client::{Ask, Broken, find};
@@ -84,6 +86,10 @@ fn a_stream_that_ends_in_its_dialects_error_is_passed_on_and_is_no_result() {
             Api::OpenaiResponses,
             "event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"x\",\"sequence_number\":2}\n\n",
         ),
+        (
+            Api::Gemini,
+            "data: {\"error\":{\"code\":503,\"message\":\"overloaded\",\"status\":\"UNAVAILABLE\"}}\n\n",
+        ),
     ];
     for (api, error) in errors {
         let upstream = Upstream::start(move |request| {
@@ -132,34 +138,6 @@ fn an_effect_waits_while_the_answer_that_calls_it_is_not_recorded() {
 }
 
 #[test]
-fn events_leave_as_they_come_and_only_the_end_is_held_until_it_is_recorded() {
-    for api in Api::ALL {
-        let gate = Gate::new();
-        let held = gate.clone();
-        let upstream = Upstream::start(move |_| {
-            let events = api.events(&WORDS);
-            Script::stream()
-                .chunks(&events[..events.len() - 1])
-                .hold(&held)
-                .chunk(events.last().unwrap())
-                .end()
-        });
-        let sidecar = start(api, &upstream);
-        let mut connection = sidecar.connect();
-        connection.send(&ask(api, Some(1)));
-        let mut reading = connection.head("POST").unwrap();
-        // Gemini's last event is also its last word.
-        reading.until(if api == Api::Gemini { "three" } else { "one" }).unwrap();
-        gate.reached(1);
-        assert_eq!(sidecar.states("w"), ["open"], "{api:?}");
-        gate.open();
-        let answer = reading.whole().unwrap();
-        assert_eq!(answer.text(), api.events(&WORDS).concat(), "{api:?}");
-        assert_eq!(sidecar.states("w"), ["completed"], "{api:?}: recorded before the end was out");
-    }
-}
-
-#[test]
 fn the_end_of_an_answer_in_one_piece_is_its_last_byte() {
     let gate = Gate::new();
     let held = gate.clone();
@@ -203,100 +181,6 @@ fn comments_are_forwarded_at_once_and_not_recorded() {
     assert!(lived.contains(": keep-alive 1\n\n"));
     let replayed = sidecar.call(&ask(api, Some(2))).expect(200, "replay").text();
     assert_eq!(replayed, api.events(&WORDS).concat());
-}
-
-#[test]
-fn without_a_workflow_the_upstream_is_cancelled_when_the_agent_leaves() {
-    for api in Api::ALL {
-        let gone = Gate::new();
-        let watched = gone.clone();
-        let upstream = Upstream::start(move |_| {
-            Script::stream().chunks(&api.events(&WORDS)[..3]).then(Act::Gone(watched.clone()))
-        });
-        let sidecar = start(api, &upstream);
-        let mut connection = sidecar.connect();
-        connection.send(&ask(api, None));
-        connection.head("POST").unwrap().until("one").unwrap();
-        drop(connection);
-        gone.reached(1);
-        let agent = H2::connect(sidecar.address());
-        let mut reading = agent.head(&ask(api, None)).unwrap();
-        reading.until("one").unwrap();
-        drop(reading);
-        gone.reached(2);
-    }
-}
-
-#[test]
-fn a_stream_without_an_agent_is_read_on_no_longer_than_its_bound() {
-    let gone = Gate::new();
-    let watched = gone.clone();
-    let api = Api::OpenaiChat;
-    let upstream = Upstream::start(move |_| {
-        Script::stream().chunks(&api.events(&WORDS)[..2]).then(Act::Gone(watched.clone()))
-    });
-    let sidecar = Setup::new().upstream_with("llm", "openai", &upstream.url(), "drain_s: 1").start();
-    let mut connection = sidecar.connect();
-    connection.send(&ask(api, Some(1)));
-    connection.head("POST").unwrap().until("one").unwrap();
-    drop(connection);
-    gone.reached(1);
-    sidecar.wait_state("w", 1, "failed");
-}
-
-#[test]
-fn an_upstream_that_falls_silent_is_given_up() {
-    for (hold_head, expected) in [(true, Some(504)), (false, None)] {
-        let gate = Gate::new();
-        let held = gate.clone();
-        let api = Api::OpenaiChat;
-        let upstream = Upstream::start(move |_| {
-            let events = api.events(&WORDS);
-            let script = Script::stream().chunks(&events[..2]).hold(&held).end();
-            if hold_head { Script::status(200).held(&held) } else { script }
-        });
-        let sidecar =
-            Setup::new().upstream_with("llm", "openai", &upstream.url(), "idle_timeout_s: 1").start();
-        for attempt in [None, Some(1)] {
-            let answer = sidecar.try_call(&ask(api, attempt));
-            match expected {
-                Some(status) => {
-                    let answer = answer.unwrap();
-                    assert_eq!(answer.status, status, "{answer:?}");
-                    assert!(answer.text().contains("OG4003"), "{answer:?}");
-                }
-                None => assert!(answer.is_err(), "{answer:?}"),
-            }
-        }
-        gate.open();
-    }
-}
-
-#[test]
-fn nothing_of_a_stream_waits_for_more() {
-    // Each event is held back upstream until the agent has got the one before.
-    let api = Api::Anthropic;
-    for attempt in [None, Some(1)] {
-        let gates: Vec<Gate> = (0..3).map(|_| Gate::new()).collect();
-        let held = gates.clone();
-        let upstream = Upstream::start(move |_| {
-            let events = api.events(&WORDS);
-            let mut script = Script::stream().chunks(&events[..3]);
-            for (gate, event) in held.iter().zip(&events[3..]) {
-                script = script.hold(gate).chunk(event);
-            }
-            script.chunks(&events[6..]).end()
-        });
-        let sidecar = start(api, &upstream);
-        let mut connection = sidecar.connect();
-        connection.send(&ask(api, attempt));
-        let mut reading = connection.head("POST").unwrap();
-        for (gate, word) in gates.iter().zip(WORDS) {
-            reading.until(&format!("\"{word}\"")).unwrap();
-            gate.open();
-        }
-        assert_eq!(reading.whole().unwrap().text(), api.events(&WORDS).concat());
-    }
 }
 
 #[test]
