@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
-use super::refusal;
+use super::{headers, refusal};
 use crate::model::Clock;
 use crate::wire::refusal::Refusal;
 
@@ -240,8 +240,16 @@ impl Feed {
     /// Ends the feed with `refusal` while its head is not out yet. Afterwards readers get `last_words`,
     /// an error event, and are reset: a clean end would pass for a whole answer.
     pub(crate) fn break_off(&self, refusal: Refusal, last_words: Bytes) {
-        let started = self.0.lock().start.is_some();
-        self.finish(if started { End::Torn(last_words) } else { End::Refused(refusal) });
+        let encoded = {
+            let state = self.0.lock();
+            state.start.as_ref().map(|start| headers::content_encoding(&start.headers).is_some())
+        };
+        self.finish(match encoded {
+            None => End::Refused(refusal),
+            // Plain words among compressed bytes say nothing to anybody.
+            Some(true) => End::Torn(Bytes::new()),
+            Some(false) => End::Torn(last_words),
+        });
     }
 
     fn finish(&self, end: End) {

@@ -13,6 +13,7 @@ use crate::model::{Surface, Usage};
 use super::fold::{Failure, Fold, Mark, Unasked};
 use super::mcp::Response;
 use super::sse::{Fields, Splitter};
+use super::unpack::Unpacker;
 use super::{headers, mcp};
 
 /// Status and the two headers that say how to read the body.
@@ -78,6 +79,8 @@ pub struct Rest {
 /// Why an answer that has ended is no answer. Never to be ended cleanly towards the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cut {
+    #[error("the compressed answer does not decode")]
+    Damaged,
     #[error("an event of the answer is longer than {} bytes", Splitter::EVENT_BYTES_MAX)]
     EventTooLong,
     #[error("the JSON of the answer stops in the middle")]
@@ -92,6 +95,8 @@ pub enum Cut {
 #[derive(Debug)]
 pub struct Answer {
     shape: Shape,
+    /// Compressed, although identity was asked for. It leaves as it came; what it says is read all the same.
+    unpacker: Option<Unpacker>,
 }
 
 #[derive(Debug)]
@@ -106,11 +111,11 @@ impl Answer {
 
     pub fn new(surface: Surface, head: &AnswerHead<'_>, options: AnswerOptions) -> Self {
         let success = (200..300).contains(&head.status);
-        let encoded = head.content_encoding.is_some_and(|encoding| {
-            !encoding.trim().is_empty() && !encoding.trim().eq_ignore_ascii_case("identity")
-        });
-        // What is compressed although identity was asked for passes unread.
-        let reader = if encoded {
+        let encoding = head.content_encoding.map(str::trim);
+        let encoding = encoding.filter(|text| !text.is_empty() && !text.eq_ignore_ascii_case("identity"));
+        let unpacker = encoding.and_then(Unpacker::new);
+        // What is compressed in a way that is not known passes unread.
+        let reader = if encoding.is_some() && unpacker.is_none() {
             None
         } else {
             match (Fold::new(surface), surface, options.rpc_id) {
@@ -125,31 +130,40 @@ impl Answer {
         let shape = match reader {
             Some(reader) if success && headers::is_event_stream(content_type) => {
                 let splitter = Splitter::new();
-                let hide_usage = options.hide_usage;
-                let (holds, broken, rest) = (false, None, None);
-                Shape::Events(Box::new(Events { splitter, reader, hide_usage, holds, broken, rest }))
+                // Nothing can be taken out of compressed bytes.
+                let hide_usage = options.hide_usage && encoding.is_none();
+                let (holds, broken, rest, packed) = (false, None, None, Vec::new());
+                Shape::Events(Box::new(Events { splitter, reader, hide_usage, holds, broken, rest, packed }))
             }
             reader => Shape::Plain(Box::new(Plain {
                 last: None,
                 kept: reader.map(|reader| Kept { reader, chunks: Vec::new(), len: 0 }),
                 must_be_whole: success && headers::is_json(content_type),
+                is_damaged: false,
             })),
         };
-        Self { shape }
+        Self { shape, unpacker }
     }
 
     /// Takes the next bytes of the body; says what to do with which bytes.
     ///
     /// # Errors
-    /// [`Cut::EventTooLong`]; from then on nothing more will come out.
+    /// [`Cut::Damaged`] and [`Cut::EventTooLong`]; from then on nothing more will come out.
     pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Piece>) -> Result<(), Cut> {
-        match &mut self.shape {
-            Shape::Events(events) => events.feed(chunk, out),
-            Shape::Plain(plain) => {
-                plain.feed(chunk, out);
+        match (&mut self.shape, &mut self.unpacker) {
+            (Shape::Events(events), None) => events.feed(chunk, out),
+            (Shape::Events(events), Some(unpacker)) => events.feed_packed(unpacker, chunk, out),
+            (Shape::Plain(plain), unpacker) => {
+                plain.feed(chunk, unpacker.as_mut(), out);
                 Ok(())
             }
         }
+    }
+
+    /// Whether the body says itself where it ends. Its length must then not be announced to the agent: whoever
+    /// counts bytes would take an answer for whole that has not come to its end.
+    pub fn has_own_end(&self) -> bool {
+        matches!(self.shape, Shape::Events(_))
     }
 
     /// Whether a model's stream has begun to call a tool: some agents start it while the stream goes on.
@@ -175,8 +189,9 @@ impl Answer {
     /// the bytes that come. `None`: it is whole, or there is no way on.
     pub fn rest(&mut self, out: &mut Vec<Piece>) -> Option<Rest> {
         match &mut self.shape {
-            Shape::Events(events) => events.rest(out),
-            Shape::Plain(_) => None,
+            // What came next would not be packed in the same way.
+            Shape::Events(events) if self.unpacker.is_none() => events.rest(out),
+            Shape::Events(_) | Shape::Plain(_) => None,
         }
     }
 
@@ -185,9 +200,15 @@ impl Answer {
     /// # Errors
     /// [`Cut`] if the answer has not come to the end that its protocol gives it.
     pub fn finish(self, out: &mut Vec<Piece>) -> Result<Outcome, Cut> {
-        match self.shape {
-            Shape::Events(events) => events.finish(out),
-            Shape::Plain(plain) => plain.finish(out),
+        match (self.shape, self.unpacker) {
+            (Shape::Events(events), None) => events.finish(out),
+            (Shape::Events(mut events), Some(_)) => {
+                let packed = std::mem::take(&mut events.packed);
+                let outcome = events.finish(&mut Vec::new())?;
+                out.extend(packed.into_iter().map(Piece::Hold));
+                Ok(outcome)
+            }
+            (Shape::Plain(plain), _) => plain.finish(out),
         }
     }
 }
@@ -262,6 +283,8 @@ struct Events {
     broken: Option<Cut>,
     /// How an MCP stream could be gone on with from here.
     rest: Option<Rest>,
+    /// Compressed bytes that have ended in the middle of an event: it may be the end.
+    packed: Vec<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,6 +353,24 @@ impl Events {
             self.block(&split.bytes.slice(span.clone()), span.start, &mut run);
         }
         run.flush();
+        Ok(())
+    }
+
+    /// Compressed bytes go the way of the events in them, a whole chunk at a time.
+    fn feed_packed(
+        &mut self,
+        unpacker: &mut Unpacker,
+        chunk: Bytes,
+        out: &mut Vec<Piece>,
+    ) -> Result<(), Cut> {
+        let plain = unpacker.feed(&chunk).map_err(|_| *self.broken.get_or_insert(Cut::Damaged))?;
+        self.feed(plain, &mut Vec::new())?;
+        self.packed.push(chunk);
+        if self.holds {
+            out.extend(self.packed.drain(..).map(Piece::Hold));
+        } else if self.splitter.is_empty() {
+            out.extend(self.packed.drain(..).map(Piece::Forward));
+        }
         Ok(())
     }
 
@@ -434,6 +475,8 @@ struct Plain {
     kept: Option<Kept>,
     /// A body that is only the beginning of a JSON text was cut.
     must_be_whole: bool,
+    /// It is compressed, and does not decode.
+    is_damaged: bool,
 }
 
 /// The body so far, to be read when it is complete.
@@ -445,22 +488,28 @@ struct Kept {
 }
 
 impl Plain {
-    fn feed(&mut self, chunk: Bytes, out: &mut Vec<Piece>) {
+    fn feed(&mut self, chunk: Bytes, unpacker: Option<&mut Unpacker>, out: &mut Vec<Piece>) {
         if chunk.is_empty() {
             return;
         }
         if let Some(kept) = &mut self.kept {
-            kept.len = kept.len.saturating_add(chunk.len());
-            if kept.len > Answer::READ_BYTES_MAX {
+            let plain = unpacker.map_or_else(|| Ok(chunk.clone()), |unpacker| unpacker.feed(&chunk));
+            self.is_damaged = plain.is_err();
+            let plain = plain.unwrap_or_default();
+            kept.len = kept.len.saturating_add(plain.len());
+            if kept.len > Answer::READ_BYTES_MAX || self.is_damaged {
                 self.kept = None;
             } else {
-                kept.chunks.push(chunk.clone());
+                kept.chunks.push(plain);
             }
         }
         out.extend(self.last.replace(chunk).map(Piece::Forward));
     }
 
     fn finish(self, out: &mut Vec<Piece>) -> Result<Outcome, Cut> {
+        if self.is_damaged {
+            return Err(Cut::Damaged);
+        }
         let (outcome, fault) = self.kept.map(Kept::finish).unwrap_or_default();
         if self.must_be_whole && fault == Some(Fault::EndOfText) {
             return Err(Cut::HalfJson);

@@ -15,6 +15,7 @@ pub mod refusal;
 pub mod sse;
 pub mod status;
 pub mod tool_key;
+mod unpack;
 mod usage;
 
 pub use answer::{Answer, AnswerHead, AnswerOptions, Cut, Outcome, Piece};

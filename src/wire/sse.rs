@@ -85,6 +85,11 @@ impl Splitter {
         if longest.max(self.pending.len()) > Self::EVENT_BYTES_MAX { Err(TooLong) } else { Ok(split) }
     }
 
+    /// The stream stands where a block ends.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// What is left when the stream has ended: a block whose blank line is missing, or only blank lines.
     pub fn finish(self) -> Option<Bytes> {
         (!self.pending.is_empty()).then(|| self.pending.freeze())

@@ -34,6 +34,11 @@ fn cuts(api: Api) -> Vec<(&'static str, Script)> {
         ("a close in the middle of the framing", half().then(Act::Close)),
         ("a clean end without the dialect's own", half().end()),
         ("half an event, then a clean end", half().chunk(&events[events.len() / 2][..9]).end()),
+        ("all bytes that it announced", {
+            let half = events[..events.len() / 2].concat();
+            let head = head(200, &[("content-type", "text/event-stream")], Some(half.len()));
+            Script::raw([head, half.into_bytes()].concat())
+        }),
     ]
 }
 

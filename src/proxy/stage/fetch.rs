@@ -158,13 +158,14 @@ pub(crate) async fn read(
     let (mut head, mut body) = response.into_parts();
     headers::strip(&mut head.headers);
     let mut answer = follow(call, sent, &head);
-    if sent.asked_usage {
-        head.headers.remove(CONTENT_LENGTH);
+    let mut start = AnswerStart { status: head.status, headers: head.headers };
+    let is_bodiless = is_bodiless(call, &start);
+    if sent.asked_usage || (answer.has_own_end() && !is_bodiless) {
+        start.headers.remove(CONTENT_LENGTH);
     }
-    let start = AnswerStart { status: head.status, headers: head.headers };
     let mut taken =
         Taken { feed, announced: false, start: &start, recorded: Some(Vec::new()), len: 0, held: Vec::new() };
-    if headers::is_event_stream(&start.headers) && !is_bodiless(call, &start) {
+    if headers::is_event_stream(&start.headers) && !is_bodiless {
         taken.announce();
     }
     let limit = sidecar.snapshot().limits.recorded_bytes_max;

@@ -71,9 +71,6 @@ pub(crate) async fn metered(sidecar: &Arc<Sidecar>, call: &Call) -> Result<Depar
         .map_err(|error| refusal::upstream_failed(&call.upstream.name, &error))?;
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
-    if outbound.asked_usage {
-        head.headers.remove(CONTENT_LENGTH);
-    }
     let tap = matches!(call.inspected.operation.channel, Channel::Step(CallKind::Llm)).then(|| Tap {
         answer: Answer::new(
             call.inspected.operation.surface,
@@ -89,6 +86,9 @@ pub(crate) async fn metered(sidecar: &Arc<Sidecar>, call: &Call) -> Result<Depar
         succeeded: head.status.is_success(),
         begun: sidecar.clock.now(),
     });
+    if outbound.asked_usage || tap.as_ref().is_some_and(|tap| tap.answer.has_own_end()) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     Ok(Response::from_parts(head, passed(sidecar, call, body, tap).boxed_unsync()))
 }
 

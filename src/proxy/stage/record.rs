@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Response};
 
 use crate::journal::{self, Batch, Body, Completed, FailedAnswer, Record, Ticket, Urgency, Words};
@@ -336,10 +337,15 @@ impl Work<'_> {
     fn completed(&self, fetched: &Fetched) -> Batch {
         let served = fetched.outcome.mcp_response.clone().or_else(|| fetched.recorded.clone());
         let body = Body::whole(served.clone().unwrap_or_default());
+        let mut headers = fetched.start.headers.clone();
+        if fetched.outcome.mcp_response.is_some() {
+            // The response alone is kept, and it is kept plain.
+            headers.remove(CONTENT_ENCODING);
+        }
         let completed = Completed {
             step: self.step,
             status: fetched.start.status.as_u16(),
-            headers: headers::recorded(&fetched.start.headers),
+            headers: headers::recorded(&headers),
             body: body.hash,
             body_len: body.bytes.len() as u64,
             body_dropped: served.is_none(),

@@ -1,54 +1,63 @@
 //! What the design's list of cases names below the cases, as far as no other file has it: clocks, uploads,
 //! compressed answers.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
 use outrigger::app::SystemClock;
 use outrigger::journal::embedded::{Embedded, Options};
-use outrigger::journal::{Batch, Body, Journal, Record, Urgency};
-use outrigger::model::Timestamp;
+use outrigger::journal::{Batch, Body, Completed, Intent, Journal, Record, Urgency};
+use outrigger::model::BodyHash;
 
 use crate::support::client::Ask;
 use crate::support::h2::H2;
 use crate::support::llm::Api;
+use crate::support::mcp::{self, Caller};
 use crate::support::ports;
 use crate::support::sidecar::Setup;
-use crate::support::upstream::{Upstream, reset};
+use crate::support::upstream::{Script, Upstream, head, reset};
 
 use super::{chat_path, completion, counted, openai};
 
-/// The time of a record, if it has one.
-fn at(record: &mut Record) -> Option<&mut Timestamp> {
-    Some(match record {
-        Record::Intent(intent) => &mut intent.at,
-        Record::Completed(completed) => &mut completed.at,
-        Record::Delivered { .. } => return None,
-        Record::WorkflowOpened { at, .. }
-        | Record::AttemptOpened { at, .. }
-        | Record::Dispatched { at, .. }
-        | Record::Redelivered { at, .. } => at,
-        other => panic!("not in this test's journal: {other:?}"),
-    })
+/// Moves the time of a record; those that are not here have none, or do not occur in this test's journal.
+fn shift(record: &mut Record, by_ms: i64) {
+    if let Record::Intent(Intent { at, .. })
+    | Record::Completed(Completed { at, .. })
+    | Record::WorkflowOpened { at, .. }
+    | Record::AttemptOpened { at, .. }
+    | Record::Dispatched { at, .. }
+    | Record::Redelivered { at, .. } = record
+    {
+        at.0 += by_ms;
+    }
 }
 
-/// Copies a journal as a machine would have written it whose clock was `ahead_ms` ahead.
+/// The body that a record names.
+fn named(record: &Record) -> Option<BodyHash> {
+    if let Record::Intent(Intent { request: hash, .. }) | Record::Completed(Completed { body: hash, .. }) =
+        record
+    {
+        return Some(*hash);
+    }
+    None
+}
+
+/// Copies a journal as a machine would have written it whose clock was `ahead_ms` ahead, and set right while the
+/// last step ran.
 fn copy_ahead(from: &Path, to: &Path, ahead_ms: i64) {
     let options = |path: &Path| Options::new(path, std::sync::Arc::new(SystemClock));
     let (source, _) = Embedded::open_read_only(options(from)).unwrap();
     let (copy, _) = Embedded::open(options(to)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for row in source.workflows().unwrap() {
-        for mut record in source.scan(&row.key).unwrap() {
-            if let Some(at) = at(&mut record) {
-                at.0 += ahead_ms;
+        let records = source.scan(&row.key).unwrap();
+        let jump = records.iter().rposition(|record| matches!(record, Record::Completed(_))).unwrap();
+        for (number, mut record) in records.into_iter().enumerate() {
+            if number < jump {
+                shift(&mut record, ahead_ms);
             }
-            let hash = match &record {
-                Record::Intent(intent) => Some(intent.request),
-                Record::Completed(completed) => Some(completed.body),
-                _ => None,
-            };
+            let hash = named(&record);
             let bodies = hash.iter().map(|hash| Body::whole(source.body(hash).unwrap())).collect();
             let batch = Batch { records: vec![record], bodies };
             runtime.block_on(copy.commit(&row.key, copy.epoch(), batch, Urgency::Now).unwrap()).unwrap();
@@ -96,11 +105,73 @@ fn below_the_cases_a_clock_that_jumps_back_changes_no_order_and_loses_nothing() 
     let steps = timeline["steps"].as_array().unwrap();
     let numbers: Vec<u64> = steps.iter().map(|step| step["step"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
-    // No duration is longer than the test, and none is negative.
+    // No duration is longer than the test; that of the step in which the clock was set is not known.
     let durations: Vec<u64> = steps.iter().map(|step| step["duration_ms"].as_u64().unwrap()).collect();
     assert!(durations.iter().all(|duration| *duration < DAY_MS.unsigned_abs()), "{durations:?}");
+    assert_eq!(durations[5], 0, "{durations:?}");
     assert!(after.stop().success());
     after.cli(&["journal", "verify"]).expect_code(0);
+}
+
+/// A whole body, compressed.
+fn packed(encoding: &str, plain: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match encoding {
+        "br" => brotli::CompressorWriter::new(&mut bytes, 4096, 5, 20).write_all(plain).unwrap(),
+        _ => {
+            let mut encoder = flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::default());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap();
+        }
+    }
+    bytes
+}
+
+/// An answer in one piece, however its body reads.
+fn answer(content_type: &str, encoding: &str, body: &[u8]) -> Script {
+    let headers = [("content-type", content_type), ("content-encoding", encoding)];
+    Script::raw([&head(200, &headers, Some(body.len())), body].concat())
+}
+
+#[test]
+fn below_the_cases_upstreams_that_compress_unasked_are_read_and_passed_on_as_they_are() {
+    let events = Api::OpenaiChat.events(&["one ", "two"]);
+    for encoding in ["gzip", "br"] {
+        let stream = packed(encoding, events.concat().as_bytes());
+        let cut = packed(encoding, events[..1].concat().as_bytes());
+        let rpc = br#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"charged"}]}}"#;
+        let (whole, half, charged) = (stream.clone(), cut.clone(), packed(encoding, rpc));
+        let (name, other) = (encoding.to_owned(), encoding.to_owned());
+        let model = Upstream::start(move |request| {
+            let body = if request.text().contains("cut") { &half } else { &whole };
+            answer("text/event-stream", &name, body)
+        });
+        let tools = Upstream::start(move |_| answer("application/json", &other, &charged));
+        let setup = openai(&model).upstream("tools", "mcp", &tools.url());
+        let sidecar = setup.start();
+        let ask = |attempt: usize, prompt: &str| {
+            Ask::post(chat_path(attempt), Api::OpenaiChat.ask(prompt, true))
+                .header("accept-encoding", encoding)
+        };
+        for (attempt, source, id) in [(1, "live", 1), (2, "replay", 9)] {
+            let told = sidecar.call(&ask(attempt, "count")).expect(200, source);
+            assert_eq!((told.header("content-encoding"), told.body == stream), (Some(encoding), true));
+            // A tool's response is found in its answer, and gets the id of whoever asks then.
+            let mut caller = Caller::stateless(format!("/w/w/a/{attempt}/tools"), id);
+            let told = sidecar.call(&caller.tool("charge", &serde_json::json!({}))).expect(200, source);
+            if source == "replay" {
+                assert_eq!(told.header("content-encoding"), None, "{told:?}");
+                assert_eq!((&told.json()["id"], mcp::result(&told).0), (&id.into(), "charged".to_owned()));
+            }
+        }
+        assert_eq!(model.requests()[0].header("accept-encoding"), Some("identity"));
+        // A stream that stops too early is cut, however cleanly its compression ends.
+        let broken = sidecar.try_call(&ask(2, "cut")).expect_err("a clean end");
+        assert!(broken.body == cut, "{encoding}: nothing is put behind what came");
+        assert_eq!(sidecar.states("w"), ["completed", "completed", "failed"], "{encoding}");
+        let usage = &sidecar.timeline("w")["steps"][0]["usage"];
+        assert!(usage.to_string().contains("11"), "its usage is read: {usage}");
+    }
 }
 
 #[test]
