@@ -9,7 +9,8 @@ use crate::journal::{self, Completed, Intent, Record};
 use crate::model::{AttemptId, Source, StepIndex, StepState, Timestamp, WorkflowKey};
 
 use super::{
-    AtWork, Attempt, ChangedList, Decision, Diverged, Found, Refused, State, Step, Timeline, Tokens, unproxied,
+    AtWork, Attempt, ChangedList, Decision, Diverged, Found, Refused, State, Step, Timeline, Tokens,
+    unproxied,
 };
 
 /// Nothing is known beside the records: the fold begins at the first one.

@@ -155,17 +155,11 @@ pub(crate) async fn read(
     response: Response<AnswerBody>,
     feed: &Arc<Feed>,
 ) -> Result<Fetched, Broken> {
-    let (mut head, mut body) = response.into_parts();
-    headers::strip(&mut head.headers);
-    let mut answer = follow(call, sent, &head);
-    let mut start = AnswerStart { status: head.status, headers: head.headers };
-    let is_bodiless = is_bodiless(call, &start);
-    if sent.asked_usage || (answer.has_own_end() && !is_bodiless) {
-        start.headers.remove(CONTENT_LENGTH);
-    }
+    let (head, mut body) = response.into_parts();
+    let (mut answer, start) = follow(call, sent, head);
     let mut taken =
         Taken { feed, announced: false, start: &start, recorded: Some(Vec::new()), len: 0, held: Vec::new() };
-    if headers::is_event_stream(&start.headers) && !is_bodiless {
+    if headers::is_event_stream(&start.headers) && !is_bodiless(call, &start) {
         taken.announce();
     }
     let limit = sidecar.snapshot().limits.recorded_bytes_max;
@@ -229,15 +223,22 @@ pub(crate) async fn read(
     Ok(Fetched { recorded, outcome, held, start })
 }
 
-fn follow(call: &Call, sent: &Outbound, head: &http::response::Parts) -> Answer {
+/// What follows the answer, and its head as the agent gets it.
+fn follow(call: &Call, sent: &Outbound, mut head: http::response::Parts) -> (Answer, AnswerStart) {
+    headers::strip(&mut head.headers);
     let options =
         AnswerOptions { hide_usage: sent.asked_usage, rpc_id: call.rpc_id().map(ToOwned::to_owned) };
-    let head = AnswerHead {
+    let seen = AnswerHead {
         status: head.status.as_u16(),
         content_type: headers::content_type(&head.headers),
         content_encoding: headers::content_encoding(&head.headers),
     };
-    Answer::new(call.inspected.operation.surface, &head, options)
+    let answer = Answer::new(call.inspected.operation.surface, &seen, options);
+    let mut start = AnswerStart { status: head.status, headers: head.headers };
+    if sent.asked_usage || (answer.has_own_end() && !is_bodiless(call, &start)) {
+        start.headers.remove(CONTENT_LENGTH);
+    }
+    (answer, start)
 }
 
 /// Resolves when a server that has given its response has had its time to close the stream.

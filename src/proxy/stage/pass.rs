@@ -165,7 +165,7 @@ fn takes_back_effect(run: &Run, call: &Call) -> bool {
     cancels.is_some_and(|id| run.state.lock().dialogues.has_effect(call, id))
 }
 
-fn answered(status: StatusCode, body: Bytes) -> Departure {
+pub(super) fn answered(status: StatusCode, body: Bytes) -> Departure {
     let mut departure = Response::new(WholeBody::new(body, None).boxed_unsync());
     *departure.status_mut() = status;
     departure

@@ -164,6 +164,10 @@ fn not_listed(records: &[Record], call: &Call) -> Refusal {
 /// Answers the live side of MCP in the place of a server that is not there: pings, notifications and the end of a
 /// session. There is no stream of events.
 pub(crate) fn live(call: &Call) -> Result<Departure, Refusal> {
+    if call.method == http::Method::GET {
+        // The specification's answer of a server that offers no stream of its own.
+        return Ok(pass::answered(http::StatusCode::METHOD_NOT_ALLOWED, bytes::Bytes::new()));
+    }
     pass::unopened(call).ok_or_else(|| {
         let method = call.rpc_method().unwrap_or(call.method.as_str());
         refusal::not_in_run(&format!("`{method}` at {} is never recorded", call.upstream.name))
