@@ -418,7 +418,8 @@ fn journal_problem(error: &journal::Error) -> Answer {
         journal::Error::Damaged { .. } | journal::Error::Body { .. } => {
             (StatusCode::UNPROCESSABLE_ENTITY, Code::WorkflowDamaged)
         }
-        journal::Error::Fenced { .. }
+        journal::Error::Compaction { .. }
+        | journal::Error::Fenced { .. }
         | journal::Error::OutOfOrder(_)
         | journal::Error::Poisoned { .. }
         | journal::Error::Read { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::JournalUnavailable),

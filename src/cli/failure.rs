@@ -152,7 +152,8 @@ impl From<journal::Error> for Failure {
             journal::Error::Damaged { .. } | journal::Error::Body { .. } => {
                 told.code(Code::WorkflowDamaged).exit_with(Exit::Workflow)
             }
-            journal::Error::Fenced { .. }
+            journal::Error::Compaction { .. }
+            | journal::Error::Fenced { .. }
             | journal::Error::OutOfOrder(_)
             | journal::Error::Poisoned { .. }
             | journal::Error::Read { .. } => told.code(Code::JournalUnavailable),

@@ -8,6 +8,7 @@
 
 mod recipe;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
@@ -235,6 +236,65 @@ pub(super) fn unpack(hash: &BodyHash, found: &Found, fetch: Fetch<'_>) -> Result
     verified(hash, Bytes::from(bytes))
 }
 
+/// What a stored body is made of.
+enum Made<'a> {
+    /// Its own bytes.
+    Whole(Cow<'a, [u8]>),
+    Recipe(List),
+}
+
+/// A recipe, read.
+struct List {
+    /// Each with the length of the literal bytes before it and the segment it is likely in.
+    parts: Vec<(usize, BodyHash, u32)>,
+    literal: Vec<u8>,
+}
+
+fn read<'a>(hash: &BodyHash, stored: &'a [u8]) -> Result<Made<'a>, Error> {
+    let broken = || damaged(hash);
+    let (len, rest) = stored.split_first_chunk().ok_or_else(broken)?;
+    let (form, data) = rest.split_first().ok_or_else(broken)?;
+    let len = u64::from_le_bytes(*len);
+    if len > LEN_MAX || form & !(COMPRESSED | RECIPE) != 0 {
+        return Err(broken());
+    }
+    let len = usize::try_from(len).map_err(|_| broken())?;
+    let data = if form & COMPRESSED == 0 {
+        Cow::Borrowed(data)
+    } else {
+        // A recipe can be longer than its body.
+        let len_max = len + (len / PART_LEN_MIN + 2) * REFERENCE_LEN;
+        Cow::Owned(decompress(data, len_max).map_err(|_| broken())?)
+    };
+    if form & RECIPE == 0 { Ok(Made::Whole(data)) } else { list(&data).map(Made::Recipe).ok_or_else(broken) }
+}
+
+fn list(data: &[u8]) -> Option<List> {
+    let (count, mut listed) = data.split_first_chunk()?;
+    let count = u32::from_le_bytes(*count) as usize;
+    let literal = listed.get(count.saturating_mul(REFERENCE_LEN).saturating_add(4)..)?;
+    let mut parts = Vec::new();
+    for _ in 0..count {
+        let (between, rest) = listed.split_first_chunk()?;
+        let (part, rest) = rest.split_first_chunk()?;
+        let (segment, rest) = rest.split_first_chunk()?;
+        parts.push((u32::from_le_bytes(*between) as usize, BodyHash(*part), u32::from_le_bytes(*segment)));
+        listed = rest;
+    }
+    Some(List { parts, literal: literal.to_vec() })
+}
+
+/// The parts that what is stored under `hash` is made of; none, when it is stored whole.
+///
+/// # Errors
+/// [`Error::Body`] when it cannot be read.
+pub(super) fn parts(hash: &BodyHash, stored: &[u8]) -> Result<Vec<BodyHash>, Error> {
+    match read(hash, stored)? {
+        Made::Whole(_) => Ok(Vec::new()),
+        Made::Recipe(list) => Ok(list.parts.into_iter().map(|(_, part, _)| part).collect()),
+    }
+}
+
 fn append(
     hash: &BodyHash,
     found: &Found,
@@ -243,44 +303,23 @@ fn append(
     depth: usize,
 ) -> Result<(), Error> {
     let broken = || damaged(hash);
-    let (len, rest) = found.stored.split_first_chunk().ok_or_else(broken)?;
-    let (form, data) = rest.split_first().ok_or_else(broken)?;
-    let len = u64::from_le_bytes(*len);
-    if len > LEN_MAX || depth > DEPTH_MAX || form & !(COMPRESSED | RECIPE) != 0 {
+    if depth > DEPTH_MAX {
         return Err(broken());
     }
-    let len = usize::try_from(len).map_err(|_| broken())?;
-    let decompressed;
-    let data = if form & COMPRESSED == 0 {
-        data
-    } else {
-        // A recipe can be longer than its body.
-        let len_max = len + (len / PART_LEN_MIN + 2) * REFERENCE_LEN;
-        decompressed = decompress(data, len_max).map_err(|_| broken())?;
-        &decompressed
+    let List { parts, literal } = match read(hash, &found.stored)? {
+        Made::Whole(bytes) => {
+            out.extend_from_slice(&bytes);
+            return Ok(());
+        }
+        Made::Recipe(list) => list,
     };
-    if form & RECIPE == 0 {
-        out.extend_from_slice(data);
-        return Ok(());
-    }
-    let (count, mut listed) = data.split_first_chunk().ok_or_else(broken)?;
-    let count = u32::from_le_bytes(*count) as usize;
-    let literal_at = count.saturating_mul(REFERENCE_LEN).saturating_add(4);
-    let mut literal = listed.get(literal_at..).ok_or_else(broken)?;
-    for _ in 0..count {
-        let (between, rest) = listed.split_first_chunk().ok_or_else(broken)?;
-        let (part, rest) = rest.split_first_chunk().ok_or_else(broken)?;
-        let (segment, rest) = rest.split_first_chunk().ok_or_else(broken)?;
-        let (now, later) =
-            literal.split_at_checked(u32::from_le_bytes(*between) as usize).ok_or_else(broken)?;
+    let mut literal = literal.as_slice();
+    for (between, part, segment) in parts {
+        let (now, later) = literal.split_at_checked(between).ok_or_else(broken)?;
         out.extend_from_slice(now);
-        let segment = match u32::from_le_bytes(*segment) {
-            WITH_ITS_RECIPE => found.segment,
-            segment => segment,
-        };
-        let part = BodyHash(*part);
+        let segment = if segment == WITH_ITS_RECIPE { found.segment } else { segment };
         append(&part, &fetch(&part, segment)?, fetch, out, depth + 1)?;
-        (listed, literal) = (rest, later);
+        literal = later;
     }
     out.extend_from_slice(literal);
     Ok(())

@@ -58,10 +58,16 @@ fn decode_1(bytes: &[u8]) -> Result<Record, Error> {
     }
 }
 
-/// The chain's head before a workflow's first record: another workflow's records never fit on it.
+/// The chain's head before the first record of a workflow's run: another workflow's records never fit on it.
 pub fn genesis(key: &WorkflowKey) -> [u8; 32] {
     let [owner, workflow] = [key.owner.as_str(), key.workflow.as_str()];
     sha256(&[b"outrigger journal 1\0", owner.as_bytes(), b"\0", workflow.as_bytes()])
+}
+
+/// What `record` is chained to, where `last` is the chain's head: a run's first record begins anew, so that it can
+/// be verified when the records before it are gone.
+pub fn before(key: &WorkflowKey, last: Option<&[u8; 32]>, record: &Record) -> [u8; 32] {
+    last.filter(|_| !record.begins_run()).copied().unwrap_or_else(|| genesis(key))
 }
 
 /// The chain's head after the record stored as `bytes`.

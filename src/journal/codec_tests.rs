@@ -152,6 +152,15 @@ fn told() -> impl Strategy<Value = Record> {
     ]
 }
 
+/// What is recorded of a workflow once it is done with.
+fn of_the_end() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        (".{0,60}", at()).prop_map(|(reason, at)| Record::WorkflowClosed { reason, at }),
+        at().prop_map(|at| Record::BodiesExpired { at }),
+        (at(), at(), at()).prop_map(|(from, to, at)| Record::Removed { opened_at: from, closed_at: to, at }),
+    ]
+}
+
 fn small() -> impl Strategy<Value = Record> {
     let reasons =
         vec![AttemptReason::Explicit, AttemptReason::First, AttemptReason::Process, AttemptReason::Rewind];
@@ -216,7 +225,7 @@ fn small() -> impl Strategy<Value = Record> {
         (step(), attempt(), at(), prop::option::of(prop::sample::select(found)))
             .prop_map(|(step, attempt, at, found_by)| Record::Redelivered { step, attempt, at, found_by }),
         (step(), attempt()).prop_map(|(step, attempt)| Record::Delivered { step, attempt }),
-        (".{0,60}", at()).prop_map(|(reason, at)| Record::WorkflowClosed { reason, at }),
+        of_the_end(),
         (step(), any::<u32>(), at()).prop_map(|(step, tried, at)| Record::InputRequired { step, tried, at }),
         (prop::collection::vec(any::<u64>(), 0..5), ".{0,30}", at())
             .prop_map(|(steps, by, at)| Record::Accepted { steps, by, at }),

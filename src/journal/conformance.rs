@@ -1,5 +1,7 @@
 //! What every engine must do: one suite, run by the tests of each. Also the records those tests write.
 
+mod kept;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -197,6 +199,9 @@ pub(crate) fn run<F: Fixture>(fresh: impl Fn() -> F) {
     bodies_come_back_byte_for_byte(fresh().journal());
     an_older_epoch_is_refused(fresh().journal());
     workflows_are_listed_newest_first(fresh().journal());
+    kept::a_closed_workflow_begins_a_new_run_that_knows_nothing_of_the_old_one(fresh().journal());
+    kept::what_is_kept_of_a_closed_workflow_shrinks_in_order(fresh().journal());
+    kept::compaction_takes_what_nobody_is_given_and_nothing_else(fresh().journal());
     nothing_is_written_after_the_end(fresh().journal());
 }
 

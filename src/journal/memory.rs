@@ -1,7 +1,7 @@
 //! The memory engine: everything in maps, nothing durable. For tests, and the one engine on which a
 //! takeover can be played through: an append under an older epoch is refused.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,10 @@ use crate::model::{AttemptId, BodyHash, Clock, Epoch, Fingerprint, StepIndex, Wo
 
 use super::record::{Completed, Intent, Listed, Record};
 use super::state::{Backing, Change, Fault, Head, StepEntry, StepSummary, Use, WorkflowState};
-use super::{Batch, Durability, Error, Journal, StepRecord, Ticket, Urgency, WorkflowRow, codec};
+use super::{
+    Batch, Compacted, CompactionBounds, Durability, Error, Journal, StepRecord, Ticket, Urgency, WorkflowRow,
+    codec,
+};
 
 /// A journal that is gone with the process. Clones share their store; [`Memory::take_over`] gives a second
 /// owner of it.
@@ -91,7 +94,7 @@ impl Workflow {
     fn fold(&self, key: &WorkflowKey, records: &[Record]) -> Result<Change, Error> {
         let mut state = WorkflowState::new(self.head.clone(), self);
         for record in records {
-            let before = state.head().map_or_else(|| codec::genesis(key), |head| head.chain);
+            let before = codec::before(key, state.head().map(|head| &head.chain), record);
             let after = codec::chain(&before, &codec::encode(record));
             match state.apply(record, after) {
                 Ok(()) => {}
@@ -105,6 +108,9 @@ impl Workflow {
     }
 
     fn take_in(&mut self, change: Change, records: Vec<Record>) {
+        if records.first().is_some_and(Record::begins_run) {
+            *self = Self::default();
+        }
         for record in &records {
             if let Record::Intent(intent) = record
                 && let Some(entry) = change.steps.get(&intent.step)
@@ -131,6 +137,10 @@ impl Workflow {
         self.uses.extend(change.uses);
         self.records.extend(records);
     }
+}
+
+fn held(bodies: &HashMap<BodyHash, Bytes>) -> u64 {
+    bodies.values().map(|bytes| bytes.len() as u64).sum()
 }
 
 impl Journal for Memory {
@@ -221,6 +231,29 @@ impl Journal for Memory {
         let mut rows = heads.collect::<Vec<_>>();
         super::newest_first(&mut rows);
         Ok(rows)
+    }
+
+    fn compact(&self, _: &CompactionBounds) -> Result<Compacted, Error> {
+        let mut store = self.store.lock();
+        if self.epoch.0 != store.epoch {
+            return Err(Error::Fenced { ours: self.epoch, newer: Epoch(store.epoch) });
+        }
+        if store.closed {
+            return Err(super::closed());
+        }
+        let Store { workflows, bodies, .. } = &mut *store;
+        let keeps =
+            |workflow: &&Workflow| workflow.head.as_ref().is_some_and(|head| head.bodies_expired.is_none());
+        let records = workflows.values().filter(keeps).flat_map(|workflow| &workflow.records);
+        let needed = records.flat_map(|record| record.bodies().into_iter().flatten()).copied();
+        let needed = needed.collect::<HashSet<_>>();
+        let bytes_before = held(bodies);
+        bodies.retain(|hash, _| needed.contains(hash));
+        Ok(Compacted { bytes_before, bytes_after: held(bodies), ..Compacted::default() })
+    }
+
+    fn bytes(&self) -> u64 {
+        held(&self.store.lock().bodies)
     }
 
     fn close(&self) -> Result<(), Error> {

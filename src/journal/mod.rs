@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod export;
 pub mod lease;
 pub mod memory;
+mod name;
 pub mod record;
 pub mod state;
 mod summary;
@@ -109,9 +110,18 @@ pub enum Error {
     /// Writing failed; this and every later commit is refused until the process is started again.
     #[error("the journal cannot be written any more ({doing}): {source}")]
     Poisoned { doing: String, source: Arc<std::io::Error> },
+    /// Taking away what is not needed any more failed; nothing is lost, and the journal can still be written.
+    #[error("cannot compact the journal ({doing}): {source}")]
+    Compaction { doing: String, source: Arc<std::io::Error> },
     /// The commit would break the order of records (a defect of the caller, never of the agent).
     #[error("the journal refuses a record out of order: {0}")]
     OutOfOrder(String),
+}
+
+impl Error {
+    fn compaction(doing: String, source: std::io::Error) -> Self {
+        Self::Compaction { doing, source: Arc::new(source) }
+    }
 }
 
 /// Resolves when the commit it belongs to is durable, or has failed for good.
@@ -148,6 +158,26 @@ impl fmt::Debug for Ticket {
 pub struct WorkflowRow {
     pub key: WorkflowKey,
     pub head: Head,
+}
+
+/// How much one [`Journal::compact`] may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionBounds {
+    /// Files of the log that are written anew.
+    pub segments_max: usize,
+}
+
+/// What a [`Journal::compact`] came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Files of the log that were written anew or removed.
+    pub segments: usize,
+    /// Their length, in bytes.
+    pub bytes_before: u64,
+    /// The length of those in their place.
+    pub bytes_after: u64,
+    /// There is more to do, and it may have ended before its end.
+    pub more: bool,
 }
 
 /// The port. Methods block at most for an index look-up or one read of a file; none waits for a flush.
@@ -224,6 +254,17 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Read`].
     fn workflows(&self) -> Result<Vec<WorkflowRow>, Error>;
+
+    /// Takes away what no reader is given any more: records before [`Head::first`], and bodies that are named by
+    /// no record but those and those of workflows with [`Head::bodies_expired`]. What is left reads as before.
+    /// Takes long, and keeps nobody else waiting; not for an async context.
+    ///
+    /// # Errors
+    /// [`Error::Compaction`]; [`Error::Fenced`] and [`Error::Poisoned`] as a commit.
+    fn compact(&self, bounds: &CompactionBounds) -> Result<Compacted, Error>;
+
+    /// What the journal takes on disk, room prepared ahead included; for an engine without a disk what it holds.
+    fn bytes(&self) -> u64;
 
     /// Flushes what waits and marks a clean stop. Later commits are refused.
     ///

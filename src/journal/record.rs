@@ -409,9 +409,32 @@ pub enum Record {
         #[cbor(n(3), with = "via")]
         at: Timestamp,
     },
+    /// From now on the bodies of a closed workflow may be gone: what it was asked and what it was answered.
+    #[n(16)]
+    BodiesExpired {
+        #[cbor(n(1), with = "via")]
+        at: Timestamp,
+    },
+    /// The tombstone: from now on every record before this one may be gone. What stays is that there was
+    /// such a workflow, and when.
+    #[n(17)]
+    Removed {
+        #[cbor(n(1), with = "via")]
+        opened_at: Timestamp,
+        #[cbor(n(2), with = "via")]
+        closed_at: Timestamp,
+        #[cbor(n(3), with = "via")]
+        at: Timestamp,
+    },
 }
 
 impl Record {
+    /// Whether the records before this one are of another run, and may be gone. The chain begins anew with
+    /// such a record; the numbers go on.
+    pub fn begins_run(&self) -> bool {
+        matches!(self, Self::WorkflowOpened { .. } | Self::Removed { .. })
+    }
+
     /// The time the record carries; [`Record::Delivered`] and [`Record::RefusalDelivered`] have none.
     pub fn at(&self) -> Option<Timestamp> {
         match self {
@@ -426,7 +449,9 @@ impl Record {
             | Self::Resolved { at, .. }
             | Self::Accepted { at, .. }
             | Self::ToldAgain { at, .. }
-            | Self::WorkflowClosed { at, .. } => Some(*at),
+            | Self::WorkflowClosed { at, .. }
+            | Self::BodiesExpired { at }
+            | Self::Removed { at, .. } => Some(*at),
             Self::Diverged(diverged) => Some(diverged.at),
             Self::Intent(intent) => Some(intent.at),
             Self::Completed(completed) => Some(completed.at),
@@ -455,31 +480,9 @@ impl Record {
             | Self::Accepted { .. }
             | Self::RefusalDelivered { .. }
             | Self::ToldAgain { .. }
-            | Self::WorkflowClosed { .. } => [None, None],
-        }
-    }
-
-    /// The record's name as messages show it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::WorkflowOpened { .. } => "WorkflowOpened",
-            Self::AttemptOpened { .. } => "AttemptOpened",
-            Self::Intent(_) => "Intent",
-            Self::Dispatched { .. } => "Dispatched",
-            Self::Completed(_) => "Completed",
-            Self::Failed { .. } => "Failed",
-            Self::Refused { .. } => "Refused",
-            Self::InDoubt { .. } => "InDoubt",
-            Self::Redelivered { .. } => "Redelivered",
-            Self::Delivered { .. } => "Delivered",
-            Self::Listed(_) => "Listed",
-            Self::WorkflowClosed { .. } => "WorkflowClosed",
-            Self::Resolved { .. } => "Resolved",
-            Self::Diverged(_) => "Diverged",
-            Self::Accepted { .. } => "Accepted",
-            Self::RefusalDelivered { .. } => "RefusalDelivered",
-            Self::ToldAgain { .. } => "ToldAgain",
-            Self::InputRequired { .. } => "InputRequired",
+            | Self::WorkflowClosed { .. }
+            | Self::BodiesExpired { .. }
+            | Self::Removed { .. } => [None, None],
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{AttemptId, EffectClass, Resolution, RunNonce, StepIndex, StepState, Timestamp};
+use crate::model::{AttemptId, EffectClass, Resolution, StepIndex, StepState};
 
 use super::record::{Completed, Intent, Record};
 pub use super::summary::{AttemptHead, Head, StepEntry, StepSummary, Use};
@@ -45,12 +45,30 @@ pub struct Change {
 pub struct WorkflowState<'a, B> {
     backing: &'a B,
     change: Change,
+    /// Number of the last record, where that is more than the head tells of: records of earlier runs are gone.
+    passed: u64,
+    /// Some record was folded.
+    has_begun: bool,
+    /// A run began with the records folded: the backing speaks of an earlier one.
+    is_new_run: bool,
 }
 
 impl<'a, B: Backing> WorkflowState<'a, B> {
     /// `head` and `backing` describe the same moment.
     pub fn new(head: Option<Head>, backing: &'a B) -> Self {
-        Self { backing, change: Change { head, ..Change::default() } }
+        Self {
+            backing,
+            change: Change { head, ..Change::default() },
+            passed: 0,
+            has_begun: false,
+            is_new_run: false,
+        }
+    }
+
+    /// The records up to this number are of earlier runs, and may be gone. For recovery, before the record that
+    /// begins a run.
+    pub fn pass(&mut self, sequence: u64) {
+        self.passed = sequence;
     }
 
     pub fn head(&self) -> Option<&Head> {
@@ -68,12 +86,18 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
     /// [`Fault`]; the state is then as before.
     pub fn apply(&mut self, record: &Record, chain: [u8; 32]) -> Result<(), Fault<B::Error>> {
         if let Record::WorkflowOpened { nonce, at, .. } = record {
-            return self.open(*nonce, *at, chain);
+            return self.begin(record, Head { nonce: *nonce, ..Head::lost(*at) }, chain);
+        }
+        if let Record::Removed { opened_at, closed_at, at } = record {
+            let lost = Head::lost(*opened_at);
+            let (closed, gone) = (Some(*closed_at), Some(*at));
+            let run = Head { changed_at: *at, closed, bodies_expired: gone, removed: gone, ..lost };
+            return self.begin(record, run, chain);
         }
         let Some(mut head) = self.change.head.clone() else {
             return out_of_order(format!("{} before WorkflowOpened", record.name()));
         };
-        if head.closed.is_some() {
+        if head.closed.is_some() && !matches!(record, Record::BodiesExpired { .. }) {
             return out_of_order(format!("{} after WorkflowClosed", record.name()));
         }
         let touched = self.judge(&mut head, record)?;
@@ -83,6 +107,7 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
         head.sequence += 1;
         head.chain = chain;
         self.change.head = Some(head);
+        self.has_begun = true;
         if let Some(entry) = touched.step {
             self.change.steps.insert(entry.summary.step, entry);
         }
@@ -126,17 +151,36 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
         }
     }
 
-    fn open(&mut self, nonce: RunNonce, at: Timestamp, chain: [u8; 32]) -> Result<(), Fault<B::Error>> {
-        if self.change.head.is_some() {
-            return out_of_order("a second WorkflowOpened".to_owned());
+    /// Begins a run: the first, the next one of a closed workflow, or what is left of one whose records go.
+    fn begin(&mut self, record: &Record, run: Head, chain: [u8; 32]) -> Result<(), Fault<B::Error>> {
+        let before = self.change.head.as_ref();
+        if before.is_some_and(|head| head.closed.is_none() && head.sequence >= self.passed) {
+            return out_of_order(format!("{} of a workflow that is there and not closed", record.name()));
         }
-        self.change.head = Some(Head { nonce, sequence: 1, chain, ..Head::lost(at) });
+        if self.has_begun {
+            return out_of_order(format!("{} behind other records of a commit", record.name()));
+        }
+        if run.removed.is_some() && before.is_some_and(|head| head.removed.is_some()) {
+            return out_of_order("a second Removed".to_owned());
+        }
+        let sequence = before.map_or(0, |head| head.sequence).max(self.passed) + 1;
+        (self.has_begun, self.is_new_run) = (true, before.is_some());
+        self.change.head = Some(Head { sequence, first: sequence, chain, ..run });
         Ok(())
     }
 
     fn judge(&self, head: &mut Head, record: &Record) -> Result<Touched, Fault<B::Error>> {
         match record {
-            Record::WorkflowOpened { .. } => out_of_order("a second WorkflowOpened".to_owned()),
+            Record::WorkflowOpened { .. } | Record::Removed { .. } => {
+                out_of_order(format!("{} does not begin a run", record.name()))
+            }
+            Record::BodiesExpired { at } if head.closed.is_some() && head.bodies_expired.is_none() => {
+                head.bodies_expired = Some(*at);
+                Ok(Touched::default())
+            }
+            Record::BodiesExpired { .. } => {
+                out_of_order("BodiesExpired of a workflow that is not closed, or a second one".to_owned())
+            }
             Record::AttemptOpened { attempt, reason, peer, at, .. } => {
                 let last = head.attempt.as_ref().map(|last| last.attempt);
                 if last.is_some_and(|last| *attempt <= last) {
@@ -331,7 +375,8 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
         if let Some(entry) = self.change.steps.get(&step) {
             return Ok(entry.clone());
         }
-        match self.backing.step(step).map_err(Fault::Backing)? {
+        let known = if self.is_new_run { Ok(None) } else { self.backing.step(step) };
+        match known.map_err(Fault::Backing)? {
             Some(entry) => Ok(entry),
             None => out_of_order(format!("step {step} has no Intent")),
         }
@@ -340,6 +385,7 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
     fn usage(&self, attempt: AttemptId, step: StepIndex) -> Result<Option<Use>, Fault<B::Error>> {
         match self.change.uses.get(&(attempt, step)) {
             Some(used) => Ok(Some(*used)),
+            None if self.is_new_run => Ok(None),
             None => self.backing.usage(attempt, step).map_err(Fault::Backing),
         }
     }

@@ -196,7 +196,7 @@ fn an_answer_counts_as_delivered_until_a_new_one_is_under_way() {
 
 #[test]
 fn what_is_out_of_order_is_refused_with_the_reason() {
-    check_refused(&[workflow_opened()], "a second WorkflowOpened");
+    check_refused(&[workflow_opened()], "WorkflowOpened of a workflow that is there and not closed");
     check_refused(&[attempt_opened(1)], "attempt 1 opened, the last one is 1");
     check_refused(&[begun(2)], "step 2 begun after 0 steps");
     check_refused(&[begun(1), begun(1)], "step 1 begun after 1 steps");

@@ -25,9 +25,12 @@ pub struct Head {
     pub opened_at: Timestamp,
     /// Time of the last record that carries one.
     pub changed_at: Timestamp,
-    /// Number of records.
+    /// Number of records, those of earlier runs included.
     pub sequence: u64,
-    /// SHA-256 chain over the stored record bytes.
+    /// Number of the record with which the present run began, 1 for the first run; of a workflow whose records
+    /// are gone, number of its tombstone.
+    pub first: u64,
+    /// SHA-256 chain over the stored record bytes of the run.
     pub chain: [u8; 32],
     /// Number of steps.
     pub steps: u64,
@@ -37,6 +40,10 @@ pub struct Head {
     pub setbacks: u64,
     pub attempt: Option<AttemptHead>,
     pub closed: Option<Timestamp>,
+    /// Since when its bodies may be gone.
+    pub bodies_expired: Option<Timestamp>,
+    /// Since when all its records but the tombstone may be gone.
+    pub removed: Option<Timestamp>,
     /// Names file and offset when records of this workflow are lost or unreadable.
     pub damage: Option<String>,
 }
@@ -47,6 +54,11 @@ impl Head {
         self.attempt.as_ref().map_or(0, |attempt| self.completed.saturating_sub(attempt.used_completed))
     }
 
+    /// Number of records of the present run.
+    pub fn records(&self) -> u64 {
+        (self.sequence + 1).saturating_sub(self.first)
+    }
+
     /// A head without any record: what an opening record fills, and all there is of a workflow whose
     /// opening is lost.
     pub(super) fn lost(at: Timestamp) -> Self {
@@ -55,12 +67,15 @@ impl Head {
             opened_at: at,
             changed_at: at,
             sequence: 0,
+            first: 1,
             chain: [0; 32],
             steps: 0,
             completed: 0,
             setbacks: 0,
             attempt: None,
             closed: None,
+            bodies_expired: None,
+            removed: None,
             damage: None,
         }
     }

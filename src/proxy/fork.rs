@@ -48,12 +48,14 @@ fn event(record: &Record) -> Option<Event> {
             Some(Event::Accepted(steps.iter().copied().filter_map(StepIndex::new).collect()))
         }
         Record::AttemptOpened { .. }
+        | Record::BodiesExpired { .. }
         | Record::Delivered { .. }
         | Record::Diverged(_)
         | Record::InDoubt { .. }
         | Record::Listed(_)
         | Record::RefusalDelivered { .. }
         | Record::Refused { .. }
+        | Record::Removed { .. }
         | Record::ToldAgain { .. }
         | Record::WorkflowClosed { .. }
         | Record::WorkflowOpened { .. } => None,

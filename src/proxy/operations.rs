@@ -49,6 +49,7 @@ impl From<journal::Error> for OperationError {
         match error {
             journal::Error::Damaged { what, .. } => Self::Damaged(what),
             journal::Error::Body { .. }
+            | journal::Error::Compaction { .. }
             | journal::Error::Fenced { .. }
             | journal::Error::OutOfOrder(_)
             | journal::Error::Poisoned { .. }

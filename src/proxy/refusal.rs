@@ -273,7 +273,10 @@ pub(crate) fn journal(error: &journal::Error) -> Refusal {
             let message = "the records of this workflow are damaged; nothing is sent for it any more";
             refuse(422, Code::WorkflowDamaged, Again::Pointless, message)
         }
-        journal::Error::Fenced { .. } | journal::Error::Poisoned { .. } | journal::Error::Read { .. } => {
+        journal::Error::Compaction { .. }
+        | journal::Error::Fenced { .. }
+        | journal::Error::Poisoned { .. }
+        | journal::Error::Read { .. } => {
             let message =
                 "the journal cannot be used, so nothing can be promised about this call; it was not sent";
             refuse(503, Code::JournalUnavailable, Again::Pointless, message)

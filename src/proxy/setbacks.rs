@@ -55,9 +55,11 @@ fn event(record: &Record) -> Option<Event<Setback>> {
         Record::Completed(completed) => Some(Event::Completed(completed.step)),
         Record::Accepted { .. }
         | Record::AttemptOpened { .. }
+        | Record::BodiesExpired { .. }
         | Record::Diverged(_)
         | Record::InDoubt { .. }
         | Record::Listed(_)
+        | Record::Removed { .. }
         | Record::WorkflowClosed { .. }
         | Record::WorkflowOpened { .. } => None,
     }

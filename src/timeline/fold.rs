@@ -113,12 +113,14 @@ fn named(record: &Record) -> Option<StepIndex> {
         | Record::Resolved { step, .. } => Some(*step),
         Record::Accepted { .. }
         | Record::AttemptOpened { .. }
+        | Record::BodiesExpired { .. }
         | Record::Diverged(_)
         | Record::Delivered { .. }
         | Record::Intent(_)
         | Record::Listed(_)
         | Record::RefusalDelivered { .. }
         | Record::Refused { .. }
+        | Record::Removed { .. }
         | Record::ToldAgain { .. }
         | Record::WorkflowClosed { .. }
         | Record::WorkflowOpened { .. } => None,
@@ -196,9 +198,12 @@ fn step(story: &Story<'_>, change: &Change) -> Option<Step> {
 
 fn state(change: &Change, damaged: bool) -> State {
     let closed = change.head.as_ref().is_some_and(|head| head.closed.is_some());
+    let removed = change.head.as_ref().is_some_and(|head| head.removed.is_some());
     let in_doubt = || change.steps.values().any(|entry| entry.summary.state == StepState::InDoubt);
     if damaged {
         State::Damaged
+    } else if removed {
+        State::Removed
     } else if closed {
         State::Closed
     } else if in_doubt() {

@@ -55,6 +55,8 @@ fn of_head(
 ) -> Result<Row, journal::Error> {
     let state = if head.damage.is_some() {
         State::Damaged
+    } else if head.removed.is_some() {
+        State::Removed
     } else if head.closed.is_some() {
         State::Closed
     } else if is_in_doubt(journal, key, head, at_work)? {

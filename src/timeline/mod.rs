@@ -44,6 +44,8 @@ pub enum State {
     /// An effect may have happened and nobody knows.
     InDoubt,
     Open,
+    /// Closed so long ago that nothing but its tombstone is kept.
+    Removed,
 }
 
 impl State {
@@ -53,6 +55,7 @@ impl State {
             Self::Damaged => "damaged",
             Self::InDoubt => "in_doubt",
             Self::Open => "open",
+            Self::Removed => "removed",
         }
     }
 }

@@ -76,6 +76,7 @@ pub(super) fn shown_state(state: State) -> &'static str {
         State::Damaged => "damaged",
         State::InDoubt => "in doubt",
         State::Open => "open",
+        State::Removed => "removed",
     }
 }
 

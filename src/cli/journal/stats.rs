@@ -41,9 +41,11 @@ fn as_json(stats: &Stats) -> serde_json::Value {
         "workflows_open": stats.workflows_open,
         "workflows_closed": stats.workflows_closed,
         "workflows_damaged": stats.workflows_damaged,
+        "workflows_removed": stats.workflows_removed,
         "steps": stats.steps,
         "records": stats.records,
         "bodies": stats.bodies,
+        "bodies_expired": stats.bodies_expired,
         "bodies_stored_bytes": stats.bodies_stored_bytes,
         "bodies_raw_bytes": stats.bodies_raw_bytes,
         "oldest": stats.oldest.map(|at| at.to_string()),
@@ -63,13 +65,14 @@ fn as_text(stats: &Stats) -> String {
                 "{workflows}: {workflows_open} open, {workflows_closed} closed, {workflows_damaged} damaged"
             ),
         ),
+        ("tombstones", stats.workflows_removed.to_string()),
         ("steps", stats.steps.to_string()),
         ("records", stats.records.to_string()),
         (
             "bodies",
             format!(
-                "{}, {} bytes stored, {} bytes raw",
-                stats.bodies, stats.bodies_stored_bytes, stats.bodies_raw_bytes
+                "{}, {} bytes stored, {} bytes raw; {} expired",
+                stats.bodies, stats.bodies_stored_bytes, stats.bodies_raw_bytes, stats.bodies_expired
             ),
         ),
         ("oldest", at(stats.oldest)),
@@ -92,12 +95,13 @@ mod tests {
             workflows: 2,
             workflows_open: 1,
             workflows_damaged: 1,
+            bodies_expired: 3,
             newest: Some(Timestamp(1_795_140_000_000)),
             ..Stats::default()
         };
         let text = as_text(&stats);
         assert!(text.contains("segments   3, 1 sealed\n"), "{text}");
-        assert!(text.contains("workflows  2: 1 open, 0 closed, 1 damaged\n"), "{text}");
+        assert!(text.contains("workflows  2: 1 open, 0 closed, 1 damaged\ntombstones 0\n"), "{text}");
         assert!(text.contains("oldest     -\n"), "{text}");
         assert_eq!(as_json(&stats)["newest"], Timestamp(1_795_140_000_000).to_string());
     }

@@ -55,6 +55,7 @@ fn as_json(verified: &Verified) -> serde_json::Value {
         "workflows": verified.workflows,
         "records": verified.records,
         "bodies": verified.bodies,
+        "bodies_expired": verified.bodies_expired,
         "findings": findings.collect::<Vec<_>>(),
         "torn": torn.collect::<Vec<_>>(),
     })
@@ -85,7 +86,11 @@ fn as_text(verified: &Verified) -> String {
         count(verified.records, "record", "records"),
         count(verified.bodies as u64, "body", "bodies"),
     ];
-    text.push_str(&format!("{found}: {}\n", seen.join(", ")));
+    let expired = match verified.bodies_expired {
+        0 => String::new(),
+        expired => format!("; {} expired", count(expired as u64, "body has", "bodies have")),
+    };
+    text.push_str(&format!("{found}: {}{expired}\n", seen.join(", ")));
     text
 }
 
@@ -104,6 +109,9 @@ mod tests {
     fn a_whole_journal_is_one_line() {
         assert_eq!(as_text(&verified()), "whole: 2 segments, 1 batch, 1 workflow, 9 records, 4 bodies\n");
         assert_eq!(as_json(&verified())["whole"], true);
+        let expired = Verified { bodies_expired: 2, ..verified() };
+        assert!(as_text(&expired).ends_with("9 records, 4 bodies; 2 bodies have expired\n"));
+        assert_eq!(as_json(&expired)["bodies_expired"], 2);
     }
 
     #[test]

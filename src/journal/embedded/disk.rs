@@ -20,6 +20,7 @@ pub(crate) trait Watch: Send + Sync + std::fmt::Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     fn set_len(&self, path: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The disk, or in tests whatever stands before it.
@@ -79,6 +80,19 @@ impl Disk {
             watch.rename(from, to)?;
         }
         fs::rename(from, to)
+    }
+
+    /// Takes a name away; a file without names is gone once nobody has it open.
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, reason = "in tests it says what stands before the disk")
+    )]
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(watch) = &self.watch {
+            watch.remove(path)?;
+        }
+        fs::remove_file(path)
     }
 
     /// Makes the names in a directory durable.

@@ -1,6 +1,7 @@
 //! The footer of a sealed segment: its rows in sorted, compressed blocks, a directory over them, and 32
 //! bytes at the very end by which it is found. Whoever has the footer need not read the segment's records.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -10,7 +11,7 @@ use minicbor::{Decode, Encode};
 use zstd::bulk;
 
 use super::disk::{self, LogFile};
-use super::frame::{self, Kind, Seed};
+use super::frame::{self, Compacted, Kind, Seed};
 use super::row::{self, Place, Rows, Sheet, Short};
 use super::segment;
 
@@ -35,6 +36,8 @@ pub(super) struct Ended {
     /// The owner under which the segment ended, and the boot of the machine under which that was.
     pub(super) epoch: u64,
     pub(super) boot_id: String,
+    /// `None`: it is as it was written.
+    pub(super) compacted: Option<Compacted>,
 }
 
 #[derive(Clone, Debug, Decode, Encode)]
@@ -59,6 +62,8 @@ struct Directory {
     boot_id: String,
     #[cbor(n(9), with = "minicbor::bytes")]
     previous: [u8; 32],
+    #[n(10)]
+    compacted: Option<Compacted>,
 }
 
 #[derive(Clone, Debug, Decode, Encode)]
@@ -75,17 +80,30 @@ struct Block {
 /// # Errors
 /// Whatever the disk says. The segment is then not sealed, and whole as before.
 pub(super) fn write(file: &LogFile, head: &segment::Head, ended: &Ended, rows: &Rows) -> io::Result<()> {
+    write_with(file, head, ended, rows, &Sheet::of(rows))
+}
+
+/// As [`write`], with the sheets given: `rows` are those that stand for themselves.
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn write_with(
+    file: &LogFile,
+    head: &segment::Head,
+    ended: &Ended,
+    rows: &Rows,
+    sheets: &BTreeMap<Short, Sheet>,
+) -> io::Result<()> {
     let seed = head.seed();
     let mut out = Writer { seed: &seed, segment: head.number, at: ended.end, bytes: Vec::new() };
     let mut blocks = Vec::new();
     let mut block = Vec::new();
     let mut first = None;
-    let sheets = Sheet::of(rows);
     let mut names = Vec::with_capacity(sheets.len() * Short::LEN);
     let mut sheet_rows = Vec::with_capacity(sheets.len());
     for (workflow, sheet) in sheets {
         names.extend_from_slice(&workflow.0);
-        sheet_rows.push((row::sheet_key(workflow), sheet.value()));
+        sheet_rows.push((row::sheet_key(*workflow), sheet.value()));
     }
     // No table has a row that would stand behind a sheet.
     let sheets = sheet_rows.iter().map(|(key, value)| (key, value));
@@ -110,6 +128,7 @@ pub(super) fn write(file: &LogFile, head: &segment::Head, ended: &Ended, rows: &
         workflows: names,
         boot_id: ended.boot_id.clone(),
         previous: ended.previous,
+        compacted: ended.compacted,
     };
     let place = out.put(Kind::Seal, &frame::cbor(&directory))?;
     let Writer { at, bytes, .. } = out;
@@ -181,6 +200,8 @@ pub(super) struct Sealed {
     pub(super) number: u64,
     pub(super) ended: Ended,
     file: Arc<File>,
+    /// Of the file.
+    len: u64,
     seed: Seed,
     blocks: Vec<Block>,
     workflows: Vec<Short>,
@@ -205,14 +226,42 @@ impl Sealed {
             .and_then(|frame| frame::uncbor::<Directory>(frame.payload))
             .filter(|directory| directory.segment == number);
         let Some(directory) = directory else { return Ok(None) };
-        let Directory { end, batch, hash, epoch, blocks, workflows, boot_id, previous, .. } = directory;
+        let Directory { end, batch, hash, epoch, blocks, workflows, boot_id, previous, compacted, .. } =
+            directory;
         let workflows = workflows.as_chunks().0.iter().map(|name| Short(*name)).collect();
-        let ended = Ended { end, previous, batch, hash, epoch, boot_id };
-        Ok(Some(Self { number, ended, file: Arc::new(file), seed, blocks, workflows }))
+        let ended = Ended { end, previous, batch, hash, epoch, boot_id, compacted };
+        Ok(Some(Self { number, ended, file: Arc::new(file), len, seed, blocks, workflows }))
     }
 
     pub(super) fn seed(&self) -> Seed {
         self.seed.clone()
+    }
+
+    /// Length of the file, in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// All bytes of the batches, with the segment's head in front.
+    pub(super) fn written(&self) -> io::Result<Vec<u8>> {
+        disk::read_at(&self.file, 0, usize::try_from(self.ended.end).unwrap_or(usize::MAX))
+    }
+
+    /// Number of the first segment whose frames it holds.
+    pub(super) fn from(&self) -> u64 {
+        self.ended.compacted.map_or(self.number, |compacted| compacted.from)
+    }
+
+    /// How often it was compacted. Where frames lie in it is known from its own rows alone, unless this is 0.
+    pub(super) fn generation(&self) -> u32 {
+        self.ended.compacted.map_or(0, |compacted| compacted.generation)
+    }
+
+    /// All rows, in order; of those that stand on sheets only the sheets.
+    pub(super) fn rows(&self) -> io::Result<Rows> {
+        let mut rows = Rows::new();
+        self.prefix(b"", &mut rows)?;
+        Ok(rows)
     }
 
     /// The workflows with records in the segment.
@@ -325,7 +374,7 @@ mod tests {
     fn sealed(dir: &Path) -> Sealed {
         let segment = segment::prepare(&Disk::default(), dir, head(), 1 << 20).unwrap();
         let (hash, previous, boot_id) = ([5; 32], [4; 32], "boot".to_owned());
-        let ended = Ended { end: 4096, previous, batch: 8, hash, epoch: 1, boot_id };
+        let ended = Ended { end: 4096, previous, batch: 8, hash, epoch: 1, boot_id, compacted: None };
         write(&segment.file, &segment.head, &ended, &rows()).unwrap();
         let sealed = Sealed::open(segment.file.path(), 3).unwrap().unwrap();
         assert_eq!(sealed.ended, ended);

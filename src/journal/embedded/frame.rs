@@ -24,8 +24,12 @@ const MARK: u16 = 0xf7a6;
 pub(super) enum Kind {
     /// A body or a part of one, by hash.
     Body,
+    /// The segment was compacted: [`Compacted`].
+    Compacted,
     /// Records of a workflow are lost or unreadable: [`Damaged`].
     Damaged,
+    /// Batches of which nothing is needed any more: [`Gap`].
+    Gap,
     /// An owner has opened the journal: [`Opened`].
     Opened,
     /// One record of a workflow.
@@ -41,9 +45,11 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Body,
+        Self::Compacted,
         Self::Damaged,
+        Self::Gap,
         Self::Opened,
         Self::Record,
         Self::Seal,
@@ -62,6 +68,8 @@ impl Kind {
             Self::Table => 6,
             Self::Seal => 7,
             Self::Damaged => 8,
+            Self::Compacted => 9,
+            Self::Gap => 10,
         }
     }
 
@@ -310,6 +318,35 @@ impl Damaged {
         let workflow = WorkflowId::parse(&self.workflow).ok()?;
         Some(WorkflowKey { owner: Owner::recorded(&self.owner), workflow })
     }
+}
+
+/// What a compacted segment begins with. Its footer says the same.
+#[derive(Clone, Copy, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub(super) struct Compacted {
+    /// Number of the first segment whose needed frames it holds; itself when it holds no other's.
+    #[n(1)]
+    pub(super) from: u64,
+    /// How often this number was compacted.
+    #[n(2)]
+    pub(super) generation: u32,
+}
+
+/// Stands for batches that had nothing left, so that the batches around them still follow each other.
+#[derive(Clone, Debug, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub(super) struct Gap {
+    #[n(1)]
+    pub(super) epoch: u64,
+    /// Number of the last batch it stands for.
+    #[n(2)]
+    pub(super) number: u64,
+    /// The hash of the batch before the first.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub(super) previous: [u8; 32],
+    /// The hash of the last.
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub(super) hash: [u8; 32],
 }
 
 /// CBOR as the log's own frames and rows carry it. Writing to a vector has no way to fail.

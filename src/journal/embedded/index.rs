@@ -140,6 +140,20 @@ impl Index {
         }
     }
 
+    /// Takes rows out.
+    pub(super) fn remove(&self, keys: impl Iterator<Item = Vec<u8>>) {
+        let mut keys = keys.peekable();
+        while keys.peek().is_some() {
+            let mut batch = sled::Batch::default();
+            for key in keys.by_ref().take(BATCH_LEN) {
+                batch.remove(key);
+            }
+            if self.with(|db| db.apply_batch(batch)).is_none() {
+                return;
+            }
+        }
+    }
+
     /// Says up to where the index is complete, after everything put in so far.
     pub(super) fn mark(&self, watermark: &Watermark) {
         let value = frame::cbor(watermark);

@@ -131,6 +131,9 @@ impl Sealer {
             warn!(%error, segment = number, "the log's next segment cannot be prepared; trying once more");
             make()
         });
+        if let Ok(segment) = &made {
+            self.store.resized(0, segment.filled);
+        }
         let _ = self.prepared.send(made);
     }
 
@@ -149,6 +152,7 @@ impl Sealer {
                 return;
             }
         };
+        self.store.resized(full.filled, footer.len());
         self.store.add_sealed(&footer);
         self.index(&footer);
         self.newest = Some((number, ended.hash));
@@ -161,7 +165,7 @@ impl Sealer {
     /// Puts a sealed segment's sheets into the index.
     fn index(&self, sealed: &Sealed) {
         match sealed.sheets() {
-            Ok(sheets) => self.store.put_sheets(sealed.number, &sheets),
+            Ok(sheets) => self.store.put_sheets(sealed, &sheets),
             Err(error) => warn!(%error, segment = sealed.number, "a footer cannot be read for the index"),
         }
     }
@@ -169,8 +173,11 @@ impl Sealer {
     /// Goes on with a rebuild, the newest segment first: it is what will be asked for.
     fn index_one(&mut self, all: usize) {
         let Some(number) = self.unindexed.pop() else { return };
+        // Compaction may have taken it away, and has indexed what it put in its place.
+        let is_there = self.store.settled().binary_search(&number).is_ok();
         match Sealed::open(&segment::path(&self.log, number), number) {
             Ok(sealed) => sealed.iter().for_each(|sealed| self.index(sealed)),
+            Err(_) if !is_there => {}
             Err(error) => warn!(%error, segment = number, "a footer cannot be read for the index"),
         }
         if self.unindexed.is_empty() {

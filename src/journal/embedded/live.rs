@@ -43,6 +43,11 @@ impl State {
         Self { loaded: true, head, ..Self::default() }
     }
 
+    /// What the rows of the present run are named by.
+    pub(super) fn run(&self, workflow: Short) -> Short {
+        self.head.as_ref().map_or(workflow, HeadRow::run)
+    }
+
     /// Looks the head up, once.
     pub(super) fn load(&mut self, store: &Store, short: Short) -> Result<(), Error> {
         if !self.loaded {
@@ -50,6 +55,13 @@ impl State {
             self.loaded = true;
         }
         Ok(())
+    }
+
+    /// The commits that are not in a table yet, of the present run alone.
+    fn of_run(&self) -> impl DoubleEndedIterator<Item = &Arc<Delta>> {
+        let first = self.head.as_ref().map_or(0, |row| row.head.first);
+        let begun = move |delta: &&Arc<Delta>| delta.head.as_ref().is_none_or(|row| row.head.first == first);
+        self.pending.iter().filter(begun)
     }
 
     pub(super) fn find(
@@ -61,8 +73,8 @@ impl State {
         if self.head.is_none() {
             return Ok(Vec::new());
         }
-        let mut steps = store.steps_with(short, print, &mut self.past.borrow_mut())?;
-        for delta in &self.pending {
+        let mut steps = store.steps_with(self.run(short), print, &mut self.past.borrow_mut())?;
+        for delta in self.of_run() {
             steps.extend(delta.prints.iter().filter(|(found, _)| found == print).map(|(_, step)| *step));
         }
         steps.sort_unstable();
@@ -79,10 +91,10 @@ impl State {
         if self.head.as_ref().is_none_or(|row| step.number() > row.head.steps) {
             return Ok(None);
         }
-        if let Some(spots) = self.pending.iter().rev().find_map(|delta| delta.steps.get(&step)) {
+        if let Some(spots) = self.of_run().rev().find_map(|delta| delta.steps.get(&step)) {
             return Ok(Some(spots.clone()));
         }
-        Ok(store.step(short, step, &mut self.past.borrow_mut())?.map(StepSpots::from))
+        Ok(store.step(self.run(short), step, &mut self.past.borrow_mut())?.map(StepSpots::from))
     }
 
     pub(super) fn usage(
@@ -95,10 +107,10 @@ impl State {
         if self.head.is_none() {
             return Ok(None);
         }
-        if let Some(used) = self.pending.iter().rev().find_map(|delta| delta.uses.get(&(attempt, step))) {
+        if let Some(used) = self.of_run().rev().find_map(|delta| delta.uses.get(&(attempt, step))) {
             return Ok(Some(*used));
         }
-        store.usage(short, attempt, step, &mut self.past.borrow_mut())
+        store.usage(self.run(short), attempt, step, &mut self.past.borrow_mut())
     }
 
     pub(super) fn listed(
@@ -107,22 +119,23 @@ impl State {
         short: Short,
         list: &Fingerprint,
     ) -> Result<Option<Spot>, Error> {
-        for delta in self.pending.iter().rev() {
+        for delta in self.of_run().rev() {
             if let Some((_, spot)) = delta.lists.iter().rev().find(|(found, _)| found == list) {
                 return Ok(Some(spot.clone()));
             }
         }
-        Ok(store.listed(short, list, &mut self.past.borrow_mut())?.map(Spot::Log))
+        Ok(store.listed(self.run(short), list, &mut self.past.borrow_mut())?.map(Spot::Log))
     }
 
     /// The spots of all records by their number.
     pub(super) fn records(&self, store: &Store, short: Short) -> Result<BTreeMap<u64, Spot>, Error> {
         let mut records = BTreeMap::new();
         if self.head.is_some() {
-            records
-                .extend(store.records(short)?.into_iter().map(|(number, place)| (number, Spot::Log(place))));
+            records.extend(
+                store.records(self.run(short))?.into_iter().map(|(number, place)| (number, Spot::Log(place))),
+            );
         }
-        for delta in &self.pending {
+        for delta in self.of_run() {
             records.extend(delta.records.iter().cloned());
         }
         Ok(records)

@@ -7,6 +7,7 @@
 //! and the footers of the sealed segments, in this order; only the log is ever acknowledged from.
 
 mod catalog;
+mod compact;
 mod disk;
 mod footer;
 mod frame;
@@ -14,6 +15,7 @@ mod index;
 mod keeper;
 mod known;
 mod live;
+mod mark;
 mod open;
 mod parcel;
 mod past;
@@ -34,8 +36,10 @@ mod writer;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -49,14 +53,17 @@ use super::lease::{Holder, Lock};
 use super::record::{Listed, Record};
 use super::state::{Fault, Head, StepSummary, Use, WorkflowState};
 use super::{
-    Batch, Durability, Error, Journal, StepRecord, Ticket, Urgency, WorkflowRow, closed, codec, newest_first,
+    Batch, Compacted, CompactionBounds, Durability, Error, Journal, StepRecord, Ticket, Urgency, WorkflowRow,
+    closed, codec, newest_first,
 };
+use disk::Disk;
 use frame::Kind;
 use live::{Live, LiveMap, View};
 pub use open::{Damage, IndexReport, OpenError, OpenReport, Options, Torn};
 use parcel::{Delta, Parcel, Spot};
 use queue::{Entry, Queue};
 pub use rebuild::{Rebuilt, rebuild_index};
+use row::Short;
 use start::Threads;
 pub use stats::{Stats, stats};
 use store::Store;
@@ -76,6 +83,13 @@ pub struct Embedded {
     clock: Arc<dyn Clock>,
     /// Number of the segment that is written: no record committed from now on is in an earlier one.
     current: Arc<AtomicU64>,
+    log: PathBuf,
+    disk: Disk,
+    segment_bytes: u64,
+    /// One compaction at a time.
+    compacting: Mutex<()>,
+    /// A compaction under way ends at the next opportunity.
+    stopping: AtomicBool,
     /// `None` when opened for reading.
     lock: Option<Lock>,
     holder: Mutex<Holder>,
@@ -119,6 +133,15 @@ impl Embedded {
         let mut state = live.state.lock();
         state.load(&self.store, live.short)?;
         ask(&live, &mut state)
+    }
+
+    /// Record `number` of the run, which was last seen at `spot`.
+    fn numbered(&self, key: &WorkflowKey, run: Short, number: u64, spot: Spot) -> Result<Record, Error> {
+        let spot = match spot {
+            Spot::Log(place) => Spot::Log(self.store.resolve(run, number, place)?),
+            fresh @ Spot::Fresh(..) => fresh,
+        };
+        self.record(key, &spot)
     }
 
     fn record(&self, key: &WorkflowKey, spot: &Spot) -> Result<Record, Error> {
@@ -180,6 +203,18 @@ impl Embedded {
         self.poison.get().map_or(Ok(()), Err)
     }
 
+    /// Waits until everything committed before is in the log.
+    fn flush_all(&self) -> Result<(), Error> {
+        let (done, told) = oneshot::channel();
+        let entry = Entry { parcel: Arc::default(), change: None, done: Some(done) };
+        self.queue.push(entry, Urgency::Now, || ())?;
+        // A thread of its own may wait, wherever this one stands.
+        let waited = thread::scope(|scope| scope.spawn(|| told.blocking_recv()).join());
+        let gone =
+            || self.poison.set("waiting for the writer", io::Error::other("the journal's writer is gone"));
+        waited.ok().and_then(Result::ok).unwrap_or_else(|| Err(gone()))
+    }
+
     /// Folds the records over the workflow's state, puts them into the parcel, and the parcel into the queue.
     fn append(
         &self,
@@ -195,7 +230,7 @@ impl Embedded {
         for (record, stored) in records.iter().zip(&stored) {
             let before = fold.head();
             let sequence = before.map_or(1, |head| head.sequence + 1);
-            let chain = before.map_or_else(|| codec::genesis(&live.key), |head| head.chain);
+            let chain = codec::before(&live.key, before.map(|head| &head.chain), record);
             let chain = codec::chain(&chain, stored);
             fold.apply(record, chain).map_err(|fault| match fault {
                 Fault::Backing(error) => error,
@@ -261,10 +296,12 @@ impl Journal for Embedded {
     }
 
     fn attach(&self, key: &WorkflowKey) -> Result<Option<Head>, Error> {
+        let _pin = self.store.pin();
         self.with_state(key, |_, state| Ok(state.head.as_ref().map(|row| row.head.clone())))
     }
 
     fn find(&self, key: &WorkflowKey, fingerprint: &Fingerprint) -> Result<Vec<StepSummary>, Error> {
+        let _pin = self.store.pin();
         self.with_state(key, |live, state| {
             let mut found = Vec::new();
             for step in state.find(&self.store, live.short, fingerprint)? {
@@ -280,10 +317,12 @@ impl Journal for Embedded {
     }
 
     fn usage(&self, key: &WorkflowKey, attempt: AttemptId, step: StepIndex) -> Result<Option<Use>, Error> {
+        let _pin = self.store.pin();
         self.with_state(key, |live, state| state.usage(&self.store, live.short, attempt, step))
     }
 
     fn listed(&self, key: &WorkflowKey, list: &Fingerprint) -> Result<Option<Listed>, Error> {
+        let _pin = self.store.pin();
         let spot = self.with_state(key, |live, state| state.listed(&self.store, live.short, list))?;
         match spot.map(|spot| self.record(key, &spot)).transpose()? {
             Some(Record::Listed(listed)) if listed.list == *list => Ok(Some(listed)),
@@ -292,21 +331,25 @@ impl Journal for Embedded {
     }
 
     fn summary(&self, key: &WorkflowKey, step: StepIndex) -> Result<Option<StepSummary>, Error> {
+        let _pin = self.store.pin();
         let spots = self.with_state(key, |live, state| state.step(&self.store, live.short, step))?;
         Ok(spots.map(|spots| spots.entry.summary))
     }
 
     fn step(&self, key: &WorkflowKey, step: StepIndex) -> Result<Option<StepRecord>, Error> {
-        let Some(spots) = self.with_state(key, |live, state| state.step(&self.store, live.short, step))?
-        else {
-            return Ok(None);
-        };
+        let _pin = self.store.pin();
+        let found = self.with_state(key, |live, state| {
+            Ok((state.step(&self.store, live.short, step)?, state.run(live.short)))
+        })?;
+        let (Some(spots), run) = found else { return Ok(None) };
+        let summary = &spots.entry.summary;
         let wrong =
             |record: &Record| self.damaged(key, format!("step {step} leads to a record {}", record.name()));
         let places = (spots.intent.place(), spots.completed.as_ref().and_then(Spot::place));
-        let record = self.record(key, &spots.intent)?;
+        let record = self.numbered(key, run, summary.begun, spots.intent)?;
         let Record::Intent(intent) = record else { return Err(wrong(&record)) };
-        let completed = match spots.completed.map(|spot| self.record(key, &spot)).transpose()? {
+        let answer = spots.completed.map(|spot| self.numbered(key, run, summary.answered, spot));
+        let completed = match answer.transpose()? {
             None => None,
             Some(Record::Completed(completed)) if completed.step == step => Some(completed),
             Some(other) => return Err(wrong(&other)),
@@ -328,6 +371,8 @@ impl Journal for Embedded {
     ) -> Result<Ticket, Error> {
         self.refuse(epoch)?;
         self.queue.wait_for_room();
+        // In this order: whoever waits for one of them holds neither.
+        let (_pin, _packing) = (self.store.pin(), self.store.packing());
         let (parcel, bodies) = self.pack(&batch)?;
         let stored = batch.records.iter().map(codec::encode).collect();
         let commit = Commit { parcel, bodies, records: batch.records, stored };
@@ -349,17 +394,19 @@ impl Journal for Embedded {
     }
 
     fn body(&self, hash: &BodyHash) -> Result<Bytes, Error> {
+        let _pin = self.store.pin();
         self.store.body(hash)
     }
 
     fn scan(&self, key: &WorkflowKey) -> Result<Vec<Record>, Error> {
+        let _pin = self.store.pin();
         let (head, spots) = self.with_state(key, |live, state| {
             Ok((state.head.clone(), state.records(&self.store, live.short)?))
         })?;
         let Some(head) = head.map(|row| row.head) else { return Ok(Vec::new()) };
         let mut chain = codec::genesis(key);
         let mut records = Vec::with_capacity(spots.len());
-        for (expected, (number, spot)) in (1..).zip(spots) {
+        for (expected, (number, spot)) in (head.first..).zip(spots) {
             if number != expected {
                 return Err(self.damaged(key, format!("record {expected} is missing")));
             }
@@ -375,15 +422,16 @@ impl Journal for Embedded {
             let decoded = codec::decode(found.stored);
             records.push(decoded.map_err(|error| self.damaged(key, format!("record {number}: {error}")))?);
         }
-        if (records.len() as u64, chain) != (head.sequence, head.chain) {
+        if (records.len() as u64, chain) != (head.records(), head.chain) {
             return Err(
-                self.damaged(key, format!("{} of {} records are there", records.len(), head.sequence))
+                self.damaged(key, format!("{} of {} records are there", records.len(), head.records()))
             );
         }
         Ok(records)
     }
 
     fn workflows(&self) -> Result<Vec<WorkflowRow>, Error> {
+        let _pin = self.store.pin();
         let heads = self.store.heads()?.into_iter().map(|row| (row.key, row.head));
         let mut heads = heads.collect::<HashMap<_, _>>();
         for live in self.live.all() {
@@ -396,7 +444,17 @@ impl Journal for Embedded {
         Ok(rows)
     }
 
+    fn compact(&self, bounds: &CompactionBounds) -> Result<Compacted, Error> {
+        self.compact_now(bounds)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
     fn close(&self) -> Result<(), Error> {
+        self.stopping.store(true, Ordering::Release);
+        let _nothing_is_compacted = self.compacting.lock();
         self.queue.end();
         let Some(threads) = self.threads.lock().take() else { return self.poison.get().map_or(Ok(()), Err) };
         let mut writer = threads.join().ok_or_else(closed)?;

@@ -137,7 +137,9 @@ impl Delta {
         known: impl Fn(StepIndex) -> Option<StepSpots>,
     ) -> Self {
         let mut delta = Self::default();
-        let first = before.map_or(1, |before| before.head.sequence + 1);
+        let begins = records.first().is_some_and(Record::begins_run);
+        let begun = change.head.as_ref().map_or(1, |head| head.first);
+        let first = before.filter(|_| !begins).map_or(begun, |before| before.head.sequence + 1);
         let mut intents = BTreeMap::new();
         let mut answers = BTreeMap::new();
         for (at, record) in records.iter().enumerate() {
@@ -168,10 +170,11 @@ impl Delta {
 
     /// The rows that say the same, once every frame has its place.
     pub(super) fn rows(&self, workflow: Short, rows: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+        let head = self.head.as_ref().map(|head| (row::head_key(workflow), head.value()));
+        // Of whatever else it changes, a commit changes the head too.
+        let workflow = self.head.as_ref().map_or(workflow, HeadRow::run);
+        rows.extend(head);
         let place = |spot: &Spot| spot.place().map(|place| frame::cbor(&place));
-        if let Some(head) = &self.head {
-            rows.push((row::head_key(workflow), head.value()));
-        }
         for (step, spots) in &self.steps {
             let Some(intent) = spots.intent.place() else { continue };
             let completed = spots.completed.as_ref().and_then(Spot::place);

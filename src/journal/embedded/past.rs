@@ -4,15 +4,17 @@
 use crate::model::{AttemptId, StepIndex};
 
 use super::super::state::Use;
-use super::row::{Place, Sheet};
+use super::row::{Place, Sheet, Short};
 
 /// What the sealed segments say of a workflow.
 #[derive(Debug, Default)]
 pub(super) struct Past {
     /// Each segment's sheet, oldest first.
     pub(super) sheets: Vec<(u64, Sheet)>,
-    /// How many segments were sealed when that was looked up.
-    pub(super) version: usize,
+    /// Whose sheets these are; none, when nothing was looked up.
+    pub(super) of: Option<Short>,
+    /// How many segments were sealed, and how often some were compacted, when that was looked up.
+    pub(super) version: (u64, u64),
 }
 
 impl Past {

@@ -44,7 +44,7 @@ pub(super) fn fill(store: &Store, options: &Options, found: &mut Recovered) -> R
         let sealed = Sealed::open(&segment::path(&log, number), number).map_err(doing())?;
         let Some(sealed) = sealed else { continue };
         let sheets = sealed.sheets().map_err(doing())?;
-        store.put_sheets(number, &sheets);
+        store.put_sheets(&sealed, &sheets);
         rebuilt.segments += 1;
         rebuilt.entries += sheets.len();
     }

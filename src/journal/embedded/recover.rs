@@ -21,13 +21,14 @@ use tracing::warn;
 
 use crate::model::WorkflowKey;
 
+use super::super::codec;
 use super::disk::{self, Disk};
 use super::footer::{self, Ended, Sealed};
-use super::frame::{self, Kind, Opened};
+use super::frame::{self, Compacted, Kind, Opened};
 use super::index::{INDEX, Index, Watermark};
 use super::live::State;
 use super::open::{IndexReport, OpenError, OpenReport, Torn};
-use super::row::Short;
+use super::row::{Sheet, Short};
 use super::scan::{self, Scan};
 use super::segment::{self, BadHead, Segment};
 use super::store::{Store, Table};
@@ -76,6 +77,9 @@ struct Unsealed {
     bytes: Vec<u8>,
 }
 
+/// A file of the log and its footer, if it has a whole one.
+type Met = (u64, Option<Sealed>);
+
 impl Unsealed {
     /// The hash of the batch before the segment's first one; zeros when it has none.
     fn previous(&self) -> [u8; 32] {
@@ -85,6 +89,13 @@ impl Unsealed {
     fn scan(&self) -> Scan<'_> {
         scan::scan(&self.head.seed(), &self.bytes)
     }
+}
+
+/// What the segment says of its compaction, if it was compacted.
+fn compacted(scan: &Scan<'_>) -> Option<Compacted> {
+    let first = scan.batches.first()?;
+    let first = first.frames.first().filter(|frame| frame.kind == Kind::Compacted)?;
+    frame::uncbor(first.payload)
 }
 
 fn previous(scan: &Scan<'_>) -> [u8; 32] {
@@ -105,6 +116,9 @@ struct Recovery<'a> {
     /// Workflows met in the segment at work, so that their heads are looked up once.
     states: HashMap<Short, State>,
     noted: HashMap<WorkflowKey, String>,
+    /// The number of the record with which each workflow's last run begins, as far as it had to be looked up. What
+    /// comes before is not needed any more, and some of it may be gone.
+    begins: HashMap<WorkflowKey, u64>,
     report: OpenReport,
 }
 
@@ -131,6 +145,7 @@ pub(super) fn run(
         sealed: Vec::new(),
         states: HashMap::new(),
         noted: HashMap::new(),
+        begins: HashMap::new(),
         report: OpenReport::default(),
     };
     recovery.run(dir)
@@ -141,11 +156,13 @@ impl Recovery<'_> {
         let numbers = list(self.log, self.mode).map_err(OpenError::io("listing the log's segments"))?;
         let mut tail = Vec::new();
         let mut resealed = false;
-        for number in &numbers {
-            let path = segment::path(self.log, *number);
-            let footer = Sealed::open(&path, *number).map_err(OpenError::io(segment::shown(*number)))?;
+        let met = self.met(&numbers)?;
+        if met.windows(2).any(|pair| matches!(pair, [(_, None), (_, Some(_))])) {
+            self.runs_of_sealed(&met)?;
+        }
+        for (number, footer) in met {
             let Some(footer) = footer else {
-                tail.extend(self.unsealed(*number)?);
+                tail.extend(self.unsealed(number)?);
                 continue;
             };
             // Sealed segments come before unsealed ones. Where they do not, a footer was lost.
@@ -155,16 +172,18 @@ impl Recovery<'_> {
                 self.reseal(segment, next)?;
                 resealed = true;
             }
-            self.go_on_to(*number)?;
+            self.go_on_to(footer.from(), number)?;
             let Ended { batch, hash, epoch, boot_id, .. } = footer.ended.clone();
             self.tip = Tip { batch, hash, epoch: epoch.max(self.tip.epoch), boot_id };
             self.store.add_sealed(&footer);
-            self.sealed.push((*number, hash));
+            self.sealed.push((number, hash));
         }
         let scans = tail.iter().map(Unsealed::scan).collect::<Vec<_>>();
         self.report.clean = stopped(&scans) || numbers.is_empty();
         let indexed = self.open_index(dir, resealed);
+        self.runs_of(&scans);
         let segments = self.replay(&tail, &scans)?;
+        self.store.resized(0, size(self.log).map_err(OpenError::io("measuring the log"))?);
         let numbers_sealed = self.sealed.iter().map(|(number, _)| *number);
         let unindexed = numbers_sealed.filter(|number| *number > indexed).collect();
         self.report.segments_sealed = self.sealed.len();
@@ -176,6 +195,62 @@ impl Recovery<'_> {
             notes: self.noted.into_iter().collect(),
             report: self.report,
         })
+    }
+
+    /// The files of the log in order, without those whose frames a compacted one holds: a process that died
+    /// between the two left them behind.
+    fn met(&self, numbers: &[u64]) -> Result<Vec<Met>, OpenError> {
+        let open = |number: &u64| {
+            let footer = Sealed::open(&segment::path(self.log, *number), *number);
+            Ok((*number, footer.map_err(OpenError::io(segment::shown(*number)))?))
+        };
+        let mut met = numbers.iter().map(open).collect::<Result<Vec<Met>, OpenError>>()?;
+        let replaced = replaced(&met);
+        met.retain(|(number, _)| !replaced.contains(number));
+        for number in replaced.iter().filter(|_| self.mode == Mode::Write) {
+            let removed = self.disk.remove(&segment::path(self.log, *number));
+            removed.map_err(OpenError::io(format!("removing {}", segment::shown(*number))))?;
+        }
+        Ok(met)
+    }
+
+    /// Takes note of the runs that begin in unsealed segments.
+    fn runs_of(&mut self, scans: &[Scan<'_>]) {
+        let last = scans.iter().rposition(|scan| !scan.batches.is_empty());
+        for (at, scan) in scans.iter().enumerate() {
+            // A last batch that is not whole may be one that nobody was told is written.
+            let cut = scan.batches.last().is_some_and(|batch| last == Some(at) && !batch.bad.is_empty());
+            let batches = scan.batches.iter().take(scan.batches.len() - usize::from(cut));
+            for frame in batches.flat_map(|batch| &batch.frames).filter(|frame| frame.kind == Kind::Record) {
+                let Some(found) = frame::record(frame.payload) else { continue };
+                if found.sequence > 1 && codec::decode(found.stored).is_ok_and(|record| record.begins_run()) {
+                    self.run_begins(found.key, found.sequence);
+                }
+            }
+        }
+    }
+
+    /// Takes note of the runs that sealed segments tell of.
+    fn runs_of_sealed(&mut self, met: &[Met]) -> Result<(), OpenError> {
+        for sealed in met.iter().filter_map(|(_, footer)| footer.as_ref()) {
+            let sheets = sealed.sheets().map_err(OpenError::io(segment::shown(sealed.number)))?;
+            for row in sheets.iter().filter_map(|(_, value)| Sheet::read(value)?.head) {
+                self.run_begins(row.key, row.head.first);
+            }
+        }
+        Ok(())
+    }
+
+    fn run_begins(&mut self, key: WorkflowKey, first: u64) {
+        if first > 1 {
+            let begins = self.begins.entry(key).or_insert(first);
+            *begins = first.max(*begins);
+        }
+    }
+
+    /// Whether a record of this number is of an earlier run.
+    fn is_past(&self, key: &WorkflowKey, sequence: u64) -> bool {
+        self.begins.get(key).is_some_and(|begins| sequence < *begins)
     }
 
     fn unsealed(&mut self, number: u64) -> Result<Option<Unsealed>, OpenError> {
@@ -194,11 +269,12 @@ impl Recovery<'_> {
         }
     }
 
-    /// Goes on to segment `number`; whatever lies between it and the one before is missing.
-    fn go_on_to(&mut self, number: u64) -> Result<(), OpenError> {
+    /// Goes on to segment `number`, which holds what is needed of all from `from` on; whatever lies between it and
+    /// the one before is missing.
+    fn go_on_to(&mut self, from: u64, number: u64) -> Result<(), OpenError> {
         let before = self.at.replace(number);
         match before {
-            Some(before) if before + 1 < number => {
+            Some(before) if before + 1 < from => {
                 let missing = before + 1;
                 let what = format!("{} is missing", segment::shown(missing));
                 self.damaged_everywhere(missing, 0..0, &what)
@@ -215,8 +291,8 @@ impl Recovery<'_> {
             return Err(OpenError::NeedsRepair { file: segment::path(self.log, lost.number) });
         }
         warn!(segment = shown, "a footer is not whole; it is made again from the segment's records");
-        self.go_on_to(lost.number)?;
         let scan = lost.scan();
+        self.go_on_to(compacted(&scan).map_or(lost.number, |compacted| compacted.from), lost.number)?;
         self.open_table(lost)?;
         self.batches(lost, &scan, scan.batches.len())?;
         if self.tip.hash != next {
@@ -263,7 +339,7 @@ impl Recovery<'_> {
         for (at, (unsealed, scan)) in tail.iter().zip(scans).enumerate() {
             let is_last = last == Some(at);
             if last.is_some_and(|last| at <= last) {
-                self.go_on_to(unsealed.number)?;
+                self.go_on_to(unsealed.number, unsealed.number)?;
                 let (end, batches) = self.tail_end(unsealed, scan, is_last)?;
                 self.open_table(unsealed)?;
                 self.batches(unsealed, scan, batches)?;
@@ -362,7 +438,8 @@ impl Recovery<'_> {
     fn seal(&mut self, unsealed: &Unsealed, end: u64, scan: &Scan<'_>) -> Result<(), OpenError> {
         let segment = self.writable(unsealed, end, scan)?;
         let Tip { batch, hash, epoch, boot_id } = self.tip.clone();
-        let ended = Ended { end, previous: segment.previous, batch, hash, epoch, boot_id };
+        let (previous, compacted) = (segment.previous, compacted(scan));
+        let ended = Ended { end, previous, batch, hash, epoch, boot_id, compacted };
         let Some(table) = self.store.freeze() else { return Ok(()) };
         let footer = footer::write(&segment.file, &segment.head, &ended, &table.rows)
             .and_then(|()| Sealed::open(segment.file.path(), unsealed.number));
@@ -383,6 +460,26 @@ fn stopped(scans: &[Scan<'_>]) -> bool {
     last.filter(|scan| scan.rest.is_none()).and_then(|scan| scan.batches.last()).is_some_and(|batch| {
         batch.bad.is_empty() && batch.frames.iter().any(|frame| frame.kind == Kind::Stopped)
     })
+}
+
+/// The numbers of files that are no part of the log any more.
+pub(super) fn replaced(met: &[Met]) -> Vec<u64> {
+    let spans = met.iter().filter_map(|(number, footer)| Some(footer.as_ref()?.from()..*number));
+    let spans = spans.filter(|span| !span.is_empty()).collect::<Vec<_>>();
+    let is_replaced = |number: &u64| spans.iter().any(|span| span.contains(number));
+    met.iter().map(|(number, _)| *number).filter(is_replaced).collect()
+}
+
+/// Length of the segments' files.
+fn size(log: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(log)? {
+        let entry = entry?;
+        if entry.file_name().to_str().and_then(segment::number).is_some() {
+            sum += entry.metadata()?.len();
+        }
+    }
+    Ok(sum)
 }
 
 /// The numbers of the segments, in order. Removes what was being prepared when the process died.

@@ -45,6 +45,17 @@ impl Short {
         frame::put_key(&mut bytes, key);
         Self(cut(blake3::hash(&bytes).as_bytes()))
     }
+
+    /// What rows name the run by that began with record `first`: those of an earlier run are not found any more.
+    pub(super) fn of_run(key: &WorkflowKey, first: u64) -> Self {
+        if first <= 1 {
+            return Self::of(key);
+        }
+        let mut bytes = Vec::with_capacity(72);
+        frame::put_key(&mut bytes, key);
+        bytes.extend_from_slice(&first.to_le_bytes());
+        Self(cut(blake3::hash(&bytes).as_bytes()))
+    }
 }
 
 fn cut(hash: &[u8; 32]) -> [u8; 16] {
@@ -54,13 +65,13 @@ fn cut(hash: &[u8; 32]) -> [u8; 16] {
 }
 
 /// The first byte of a key says what the row is.
-const BODY: u8 = b'b';
+pub(super) const BODY: u8 = b'b';
 const HEAD: u8 = b'w';
 const LIST: u8 = b'l';
 const PRINT: u8 = b'f';
-const RECORD: u8 = b'r';
+pub(super) const RECORD: u8 = b'r';
 const SHEET: u8 = b'x';
-const STEP: u8 = b's';
+pub(super) const STEP: u8 = b's';
 const USE: u8 = b'u';
 
 fn join(kind: u8, workflow: Short, rest: &[&[u8]]) -> Vec<u8> {
@@ -129,13 +140,16 @@ pub(super) fn sheet_key(workflow: Short) -> Vec<u8> {
     join(SHEET, workflow, &[])
 }
 
-/// The key of a sheet where those of all segments are together.
-pub(super) fn sheet_key_of(workflow: Short, segment: u64) -> Vec<u8> {
-    join(SHEET, workflow, &[&segment.to_be_bytes()])
+/// The key of a sheet where those of all segments are together. Compaction gives a segment new sheets, and with its
+/// generation a new key: what was kept of the old ones is not found any more.
+pub(super) fn sheet_key_of(workflow: Short, segment: u64, generation: u32) -> Vec<u8> {
+    let generation = generation.to_be_bytes();
+    let generation = if generation == [0; 4] { &[][..] } else { &generation };
+    join(SHEET, workflow, &[&segment.to_be_bytes(), generation])
 }
 
 /// Kind, workflow and the rest of a key of a workflow's row.
-fn split(key: &[u8]) -> Option<(u8, Short, &[u8])> {
+pub(super) fn split(key: &[u8]) -> Option<(u8, Short, &[u8])> {
     let (kind, rest) = key.split_first()?;
     let (workflow, rest) = rest.split_first_chunk()?;
     Some((*kind, Short(*workflow), rest))
@@ -211,6 +225,23 @@ impl Sheet {
         sheets
     }
 
+    /// Takes in what a later segment says of the same workflow.
+    pub(super) fn merge(&mut self, later: Self) {
+        self.head = later.head.or(self.head.take());
+        self.steps.extend(later.steps);
+        self.steps.sort_unstable();
+        self.steps.dedup();
+        self.marks.extend(later.marks);
+        self.marks.sort_unstable();
+        self.marks.dedup();
+        let uses = self.uses.drain(..).chain(later.uses);
+        let uses = uses.map(|(attempt, step, delivered)| ((attempt, step), delivered));
+        let uses = uses.collect::<BTreeMap<_, _>>().into_iter();
+        self.uses = uses.map(|((attempt, step), delivered)| (attempt, step, delivered)).collect();
+        self.lists.retain(|(list, _)| !later.lists.iter().any(|(later, _)| later == list));
+        self.lists.extend(later.lists);
+    }
+
     pub(super) fn value(&self) -> Vec<u8> {
         frame::cbor(&StoredSheet {
             head: self.head.as_ref().map(HeadRow::value).unwrap_or_default(),
@@ -275,6 +306,12 @@ struct StoredHead {
     damage: Option<String>,
     #[n(13)]
     setbacks: Option<u64>,
+    #[n(14)]
+    first: Option<u64>,
+    #[cbor(n(15), with = "via", has_nil)]
+    bodies_expired: Option<Timestamp>,
+    #[cbor(n(16), with = "via", has_nil)]
+    removed: Option<Timestamp>,
 }
 
 #[derive(Decode, Encode)]
@@ -293,6 +330,11 @@ struct StoredAttempt {
 }
 
 impl HeadRow {
+    /// What the rows of the present run are named by. The head's own are named by the workflow alone.
+    pub(super) fn run(&self) -> Short {
+        Short::of_run(&self.key, self.head.first)
+    }
+
     pub(super) fn value(&self) -> Vec<u8> {
         let Self { key, head } = self;
         frame::cbor(&StoredHead {
@@ -315,6 +357,9 @@ impl HeadRow {
             closed: head.closed,
             damage: head.damage.clone(),
             setbacks: Some(head.setbacks),
+            first: (head.first > 1).then_some(head.first),
+            bodies_expired: head.bodies_expired,
+            removed: head.removed,
         })
     }
 
@@ -341,6 +386,9 @@ impl HeadRow {
                 }),
                 closed: stored.closed,
                 damage: stored.damage,
+                first: stored.first.unwrap_or(1),
+                bodies_expired: stored.bodies_expired,
+                removed: stored.removed,
             },
         })
     }
@@ -372,7 +420,7 @@ mod tests {
         assert!(keys.iter().all(|key| key[1..17] == short.0 && last_number(key) >= Some(1)));
         assert_ne!(head_key(short), head_key(other));
         assert_eq!(sheet_of(&sheet_key(short)), Some(short));
-        assert_eq!(sheet_of(&sheet_key_of(short, 7)), Some(short));
+        assert_eq!(sheet_of(&sheet_key_of(short, 7, 1)), Some(short));
         assert_eq!(sheet_of(&head_key(short)), None);
         assert!(print_key(short, &print(1), step(1)).starts_with(&print_prefix(short, &print(1))));
         assert_ne!(use_key(short, attempt(1), step(2)), use_key(short, attempt(2), step(1)));

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::frame::{self, ALIGN, Frame, HEAD_LEN, Kind, Seed, Trailer};
+use super::frame::{self, ALIGN, Frame, Gap, HEAD_LEN, Kind, Seed, Trailer};
 use super::segment;
 
 /// Frames up to a trailer.
@@ -14,6 +14,8 @@ pub(super) struct Batch<'a> {
     pub(super) end: u64,
     /// Without the trailer.
     pub(super) frames: Vec<Frame<'a>>,
+    /// The trailer as it stands there, or the gap in place of batches that are gone.
+    pub(super) last: Frame<'a>,
     pub(super) trailer: Trailer,
     /// [`frame::batch_hash`].
     pub(super) hash: [u8; 32],
@@ -58,18 +60,17 @@ pub(super) fn scan<'a>(seed: &Seed, bytes: &'a [u8]) -> Scan<'a> {
             return scan;
         }
         at = frame.end();
-        if frame.kind != Kind::Trailer {
+        if !matches!(frame.kind, Kind::Gap | Kind::Trailer) {
             frames.push(frame);
             continue;
         }
         // A trailer that is whole but cannot be decoded is no trailer of ours.
-        let Some(trailer) = frame::uncbor::<Trailer>(frame.payload) else {
+        let Some((trailer, hash)) = ended(&frame, start) else {
             bad.push(frame.offset..at);
             continue;
         };
-        let hash = frame::batch_hash(frame.payload);
         let (frames, bad) = (std::mem::take(&mut frames), std::mem::take(&mut bad));
-        scan.batches.push(Batch { start, end: at, frames, trailer, hash, bad });
+        scan.batches.push(Batch { start, end: at, frames, last: frame, trailer, hash, bad });
         start = at;
     }
     if start < end {
@@ -77,6 +78,15 @@ pub(super) fn scan<'a>(seed: &Seed, bytes: &'a [u8]) -> Scan<'a> {
         scan.rest = Some(start..at.max(end));
     }
     scan
+}
+
+/// The trailer that a batch's last frame is or stands for, and the batch's hash.
+fn ended(frame: &Frame<'_>, start: u64) -> Option<(Trailer, [u8; 32])> {
+    if frame.kind == Kind::Trailer {
+        return Some((frame::uncbor(frame.payload)?, frame::batch_hash(frame.payload)));
+    }
+    let Gap { epoch, number, previous, hash } = frame::uncbor(frame.payload)?;
+    Some((Trailer { epoch, number, previous, start, named: Vec::new() }, hash))
 }
 
 /// The frame at `at`, if there is one.

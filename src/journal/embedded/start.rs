@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -126,6 +126,11 @@ fn open_locked(
         durability: durability(&options.path)?,
         clock: options.clock,
         current,
+        log: options.path.join(LOG),
+        disk: options.disk,
+        segment_bytes: options.segment_bytes.max(SEGMENT_BYTES_MIN),
+        compacting: Mutex::default(),
+        stopping: AtomicBool::new(false),
         lock: Some(lock),
         holder: Mutex::new(holder),
         threads: Mutex::new(Some(threads)),
@@ -155,7 +160,7 @@ fn assemble(
     let (to_keeper, from_writer) = mpsc::sync_channel(KEEPER_WAITING_MAX);
     let (to_sealer, from_keeper) = mpsc::channel();
     let (to_writer, prepared) = mpsc::sync_channel(2);
-    prepare_next(segment.head.number, segments, &to_sealer, &to_writer)?;
+    prepare_next(store, segment.head.number, segments, &to_sealer, &to_writer)?;
     let sealer = Sealer {
         store: Arc::clone(store),
         disk: options.disk.clone(),
@@ -206,6 +211,11 @@ pub(super) fn open_read_only(options: Options) -> Result<(Embedded, OpenReport),
         durability: durability(&path)?,
         clock: options.clock,
         current: Arc::default(),
+        log: path.join(LOG),
+        disk: options.disk,
+        segment_bytes: options.segment_bytes.max(SEGMENT_BYTES_MIN),
+        compacting: Mutex::default(),
+        stopping: AtomicBool::new(false),
         lock: None,
         holder: Mutex::default(),
         threads: Mutex::new(None),
@@ -304,6 +314,7 @@ fn first_segment(store: &Store, options: &Options, number: u64) -> Result<Segmen
             OpenError::Io { doing: "preparing the log's first segment".to_owned(), source }
         }
     })?;
+    store.resized(0, segment.filled);
     store.open_table(Table::new(number, segment.file.reader(), segment.seed.clone()));
     Ok(segment)
 }
@@ -311,6 +322,7 @@ fn first_segment(store: &Store, options: &Options, number: u64) -> Result<Segmen
 /// Hands the writer the segment that was prepared before, or asks for one. Whatever else was prepared is
 /// removed: there is nothing in it, and its number would be given twice.
 fn prepare_next(
+    store: &Store,
     open: u64,
     mut prepared: impl Iterator<Item = Segment>,
     sealer: &mpsc::Sender<ToSealer>,
@@ -319,6 +331,7 @@ fn prepare_next(
     let next = prepared.next();
     for extra in prepared {
         fs::remove_file(extra.file.path()).map_err(OpenError::io("removing an empty segment"))?;
+        store.resized(extra.filled, 0);
     }
     // Both receivers are in this function's caller.
     match next {

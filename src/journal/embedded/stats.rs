@@ -27,8 +27,12 @@ pub struct Stats {
     pub workflows_damaged: usize,
     pub steps: u64,
     pub records: u64,
-    /// Different bodies that records name.
+    /// What of the closed ones is left: a tombstone.
+    pub workflows_removed: usize,
+    /// Different bodies that records name and that are there.
     pub bodies: usize,
+    /// Different bodies that records name and that are gone, as they may be.
+    pub bodies_expired: usize,
     /// Bytes of bodies and their parts in the log.
     pub bodies_stored_bytes: u64,
     /// What the bodies that records name come to when each is written out.
@@ -53,7 +57,7 @@ pub fn stats(options: &Options) -> Result<Stats, OpenError> {
         index_bytes: size(&options.path.join(INDEX)).map_err(OpenError::io("measuring the index"))?,
         workflows: rows.len(),
         records: walk.records,
-        bodies: walk.named.len(),
+        bodies: walk.named.keys().filter(|hash| walk.bodies.contains_key(*hash)).count(),
         bodies_stored_bytes: walk.bodies_stored,
         oldest: rows.iter().map(|row| row.head.opened_at).min(),
         newest: rows.iter().map(|row| row.head.changed_at).max(),
@@ -61,7 +65,9 @@ pub fn stats(options: &Options) -> Result<Stats, OpenError> {
     };
     stats.bodies_raw_bytes =
         walk.named.keys().filter_map(|hash| walk.bodies.get(hash)).map(|lies| lies.raw_len).sum();
+    stats.bodies_expired = walk.named.len() - stats.bodies;
     for row in rows {
+        stats.workflows_removed += usize::from(row.head.removed.is_some());
         stats.steps += row.head.steps;
         let count = match (row.head.damage, row.head.closed) {
             (Some(_), _) => &mut stats.workflows_damaged,

@@ -2,11 +2,14 @@
 //! the sheets that the index has, or else the footers. The catalog says which segments have a workflow's
 //! records, so that no sheet is missed: what the index does not have is read from the footer.
 
+mod moving;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -72,6 +75,14 @@ pub(super) struct Store {
     known: Mutex<Known>,
     /// Bodies that records name, with the segments of those records.
     named: Mutex<Known>,
+    /// Held while a place is looked up and read, so that compaction moves nothing in between.
+    pins: RwLock<()>,
+    /// Held while a commit refers to bodies that are stored and is not queued yet.
+    packing: RwLock<()>,
+    /// What is committed from now on refers to no body in this segment or one before it.
+    unreferable: AtomicU64,
+    /// Length of the segments' files.
+    bytes: AtomicU64,
 }
 
 fn read_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
@@ -99,6 +110,10 @@ impl Store {
             fresh: Mutex::default(),
             known: Mutex::default(),
             named: Mutex::default(),
+            pins: RwLock::default(),
+            packing: RwLock::default(),
+            unreferable: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
         }
     }
 
@@ -167,6 +182,7 @@ impl Store {
     }
 
     fn sealed(&self, number: u64) -> io::Result<Arc<Sealed>> {
+        let number = self.catalog.read().covering(number).unwrap_or(number);
         let mut opened = self.opened.lock();
         let tick = opened.values().map(|(tick, _)| *tick).max().unwrap_or(0) + 1;
         if let Some((used, sealed)) = opened.get_mut(&number) {
@@ -187,7 +203,8 @@ impl Store {
 
     /// What a sealed segment says of a workflow.
     fn sheet(&self, workflow: Short, number: u64) -> Result<Option<Sheet>, Error> {
-        let hit = self.index().get(&row::sheet_key_of(workflow, number));
+        let generation = self.catalog.read().generation(number);
+        let hit = self.index().get(&row::sheet_key_of(workflow, number, generation));
         if let Some(sheet) = hit.and_then(|value| Sheet::read(&value)) {
             return Ok(Some(sheet));
         }
@@ -196,8 +213,9 @@ impl Store {
     }
 
     /// Puts a sealed segment's sheets into the index.
-    pub(super) fn put_sheets(&self, number: u64, sheets: &[(Short, Vec<u8>)]) {
-        let rows = sheets.iter().map(|(workflow, value)| (row::sheet_key_of(*workflow, number), value));
+    pub(super) fn put_sheets(&self, sealed: &Sealed, sheets: &[(Short, Vec<u8>)]) {
+        let key = |workflow| row::sheet_key_of(workflow, sealed.number, sealed.generation());
+        let rows = sheets.iter().map(|(workflow, value)| (key(*workflow), value));
         let rows = rows.collect::<Vec<_>>();
         self.index().put(rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
     }
@@ -218,11 +236,16 @@ impl Store {
     fn bring_up(&self, workflow: Short, past: &mut Past) -> Result<(), Error> {
         let (version, numbers) = {
             let catalog = self.catalog.read();
-            if catalog.sealed.len() == past.version {
+            if past.of == Some(workflow) && past.version == catalog.version() {
                 return Ok(());
             }
-            (catalog.sealed.len(), catalog.with(workflow))
+            (catalog.version(), catalog.with(workflow))
         };
+        // Another run is another story, and a compacted segment has other sheets.
+        if past.of != Some(workflow) || past.version.1 != version.1 {
+            past.sheets.clear();
+        }
+        past.of = Some(workflow);
         let through = past.sheets.last().map_or(0, |(number, _)| *number);
         for number in numbers.into_iter().filter(|number| *number > through) {
             if let Some(sheet) = self.sheet(workflow, number)? {
@@ -362,9 +385,12 @@ impl Store {
         // Whoever names a body knows about where it is. When that is wrong it takes longer, and that is all.
         let likely = likely.or_else(|| self.known.lock().get(hash)).or_else(|| self.named.lock().get(hash));
         let near = likely.map(|at| [at, at + 1, at.saturating_sub(1), at + 2]);
-        let sealed = self.catalog.read().sealed.clone();
-        let likely = near.into_iter().flatten().filter(|number| sealed.binary_search(number).is_ok());
-        for number in likely.collect::<Vec<_>>().into_iter().chain(sealed.into_iter().rev()) {
+        let (sealed, likely) = {
+            let catalog = self.catalog.read();
+            let likely = near.into_iter().flatten().filter_map(|number| catalog.covering(number));
+            (catalog.sealed.clone(), likely.collect::<Vec<_>>())
+        };
+        for number in likely.into_iter().chain(sealed.into_iter().rev()) {
             let found = self.sealed(number).and_then(|sealed| sealed.get(&key));
             if let Some(value) = found.map_err(looking_into(number))? {
                 return place(&value).map(Some).ok_or_else(|| broken_row("a body's place"));
@@ -425,12 +451,13 @@ impl Stored for Store {
 
     /// Not by looking into the footers: storing a body twice is harmless, and a look-up in each is not.
     fn segment_of(&self, hash: &BodyHash) -> Option<u32> {
-        let known = self.known.lock().get(hash);
+        let may_be_gone = self.unreferable.load(Ordering::Acquire);
+        let known = self.known.lock().get(hash).filter(|number| *number > may_be_gone);
         let number = known.or_else(|| {
             let key = row::body_key(hash);
             let tables = self.tables.read();
             tables.newest_first().find(|table| table.rows.contains_key(&key)).map(|table| table.number)
         });
-        number.and_then(|number| u32::try_from(number).ok())
+        number.filter(|number| *number > may_be_gone).and_then(|number| u32::try_from(number).ok())
     }
 }

@@ -21,8 +21,10 @@ pub struct Verified {
     pub batches: u64,
     pub records: u64,
     pub workflows: usize,
-    /// Bodies that records name.
+    /// Bodies that records name and that are there.
     pub bodies: usize,
+    /// Bodies that records name and that are gone, as they may be.
+    pub bodies_expired: usize,
     /// In the order of the log. Empty: the journal is whole.
     pub findings: Vec<Finding>,
     /// An unfinished end. Nobody was told that it is written, so it is no damage.
@@ -41,7 +43,7 @@ pub fn verify(options: &Options) -> Result<Verified, OpenError> {
     let log = options.path.join(segment::LOG);
     let mut walk = walk::walk(&log)?;
     let bodies = Bodies { log: &log, files: RefCell::default() };
-    bodies.verify(&mut walk);
+    let bodies_expired = bodies.verify(&mut walk);
     let torn = read_as_a_sidecar(options, &mut walk)?;
     // What was never acknowledged is no loss, wherever in its batch it is bad.
     walk.findings.retain(|finding| {
@@ -56,7 +58,8 @@ pub fn verify(options: &Options) -> Result<Verified, OpenError> {
         batches: walk.batches,
         records: walk.records,
         workflows: walk.workflows(),
-        bodies: walk.named.len(),
+        bodies: walk.named.len() - bodies_expired,
+        bodies_expired,
         findings: walk.findings,
         torn,
     })
@@ -109,14 +112,28 @@ struct Bodies<'a> {
 }
 
 impl Bodies<'_> {
-    fn verify(&self, walk: &mut Walk) {
-        let mut named = walk.named.iter().map(|(hash, named)| (*hash, named.clone())).collect::<Vec<_>>();
+    /// How many bodies are gone that nobody needs.
+    fn verify(&self, walk: &mut Walk) -> usize {
+        let mut expired = 0;
+        let needed =
+            walk.named.iter().map(|(hash, named)| (*hash, walk.needs(named).cloned(), named.clone()));
+        let mut named = Vec::new();
+        for (hash, needed, all) in needed {
+            match needed.or_else(|| all.first().filter(|_| walk.bodies.contains_key(&hash)).cloned()) {
+                Some(one) => named.push((hash, one)),
+                None => expired += 1,
+            }
+        }
         // Neighbours share a file, and findings come in the order of the log.
         named.sort_by_key(|(hash, named)| (named.segment, named.offset, *hash));
         for (hash, named) in named {
+            let is_needed = walk.named.get(&hash).is_some_and(|all| walk.needs(all).is_some());
             let fetch = |part: &BodyHash, _: u32| self.fetch(walk, part);
             let read = self.fetch(walk, &hash).and_then(|found| body::unpack(&hash, &found, &fetch));
-            if let Err(error) = read {
+            if read.is_err() && !is_needed {
+                // Its parts are gone, or it is broken: nobody will ask for it.
+                expired += 1;
+            } else if let Err(error) = read {
                 let what = format!("has a record of workflow {} whose {error}", named.key);
                 let (number, offset) = match walk.bodies.get(&hash) {
                     Some(lies) => (lies.place.segment, lies.place.offset),
@@ -125,6 +142,7 @@ impl Bodies<'_> {
                 walk.find(number, offset, what, vec![named.key]);
             }
         }
+        expired
     }
 
     fn fetch(&self, walk: &Walk, hash: &BodyHash) -> Result<Found, Error> {

@@ -9,10 +9,12 @@ use std::path::Path;
 use crate::model::{BodyHash, WorkflowKey};
 
 use super::super::codec;
+use super::super::record::Record;
 use super::disk;
 use super::footer::{self, Sealed};
 use super::frame::{self, Frame, Kind, Seed, Trailer};
 use super::open::OpenError;
+use super::recover;
 use super::row::Place;
 use super::scan::{self, Batch, Scan};
 use super::segment;
@@ -34,6 +36,9 @@ pub struct Finding {
 struct Last {
     sequence: u64,
     chain: [u8; 32],
+    /// Number of the record with which the run began.
+    first: u64,
+    bodies_expired: bool,
 }
 
 /// A body as it lies in the log.
@@ -44,10 +49,12 @@ pub(super) struct Lies {
     pub(super) raw_len: u64,
 }
 
-/// Who names a body first.
+/// Who names a body, the first of each run that does.
 #[derive(Clone, Debug)]
 pub(super) struct Named {
     pub(super) key: WorkflowKey,
+    /// Number of the record with which its run began.
+    pub(super) first: u64,
     pub(super) segment: u64,
     pub(super) offset: u64,
 }
@@ -64,12 +71,15 @@ pub(super) struct Walk {
     /// What body frames take, parts of bodies included.
     pub(super) bodies_stored: u64,
     pub(super) bodies: HashMap<BodyHash, Lies>,
-    pub(super) named: HashMap<BodyHash, Named>,
+    pub(super) named: HashMap<BodyHash, Vec<Named>>,
     /// Of each segment, to read single frames with.
     pub(super) seeds: HashMap<u64, Seed>,
     pub(super) findings: Vec<Finding>,
     /// Workflows with a finding.
     pub(super) touched: HashSet<WorkflowKey>,
+    /// What is wrong with how the records of a run follow each other. Nothing is, when another run follows: what
+    /// is not needed any more may be gone.
+    of_runs: HashMap<WorkflowKey, Vec<Finding>>,
     workflows: HashMap<WorkflowKey, Last>,
     /// Number and hash of the last batch.
     tip: Option<(u64, [u8; 32])>,
@@ -84,9 +94,21 @@ pub(super) struct Walk {
 /// When a file cannot be read, or was written by a newer version.
 pub(super) fn walk(log: &Path) -> Result<Walk, OpenError> {
     let mut walk = Walk::default();
-    for number in numbers(log)? {
-        walk.segment(log, number)?;
+    let open = |number| {
+        let sealed = Sealed::open(&segment::path(log, number), number);
+        Ok((number, sealed.map_err(OpenError::io(segment::shown(number)))?))
+    };
+    let met = numbers(log)?.into_iter().map(open).collect::<Result<Vec<_>, OpenError>>()?;
+    let replaced = recover::replaced(&met);
+    for (number, sealed) in met.into_iter().filter(|(number, _)| !replaced.contains(number)) {
+        walk.segment(log, number, sealed)?;
     }
+    let of_runs = std::mem::take(&mut walk.of_runs);
+    for (key, findings) in of_runs {
+        walk.touched.insert(key);
+        walk.findings.extend(findings);
+    }
+    walk.findings.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
     Ok(walk)
 }
 
@@ -106,14 +128,14 @@ impl Walk {
         self.workflows.len()
     }
 
-    fn segment(&mut self, log: &Path, number: u64) -> Result<(), OpenError> {
+    fn segment(&mut self, log: &Path, number: u64, sealed: Option<Sealed>) -> Result<(), OpenError> {
         let path = segment::path(log, number);
         let bytes = disk::read(&path).map_err(OpenError::io(segment::shown(number)))?;
-        let sealed = Sealed::open(&path, number).map_err(OpenError::io(segment::shown(number)))?;
         self.segments += 1;
         self.sealed += usize::from(sealed.is_some());
         self.bytes += bytes.len() as u64;
-        if self.at > 0 && number > self.at + 1 {
+        let from = sealed.as_ref().map_or(number, Sealed::from);
+        if self.at > 0 && from > self.at + 1 {
             self.find(self.at + 1, 0, "is missing".to_owned(), Vec::new());
         }
         self.at = number;
@@ -219,9 +241,10 @@ impl Walk {
         }
         for (key, named) in &named {
             let last = self.workflows.get(key).map(|last| (last.sequence, last.chain));
-            if last != Some((named.sequence, named.chain)) && !self.touched.contains(key) {
+            let is_told = self.touched.contains(key) || self.of_runs.contains_key(key);
+            if last != Some((named.sequence, named.chain)) && !is_told {
                 let what = format!("has lost records of workflow {key} before this offset");
-                self.find(number, batch.end, what, vec![key.clone()]);
+                self.find_of_run(number, batch.end, what, key);
             }
         }
         self.batches += 1;
@@ -245,7 +268,13 @@ impl Walk {
                 }
                 Ok(())
             }
-            Kind::Opened | Kind::Seal | Kind::Stopped | Kind::Table | Kind::Trailer => Ok(()),
+            Kind::Compacted
+            | Kind::Gap
+            | Kind::Opened
+            | Kind::Seal
+            | Kind::Stopped
+            | Kind::Table
+            | Kind::Trailer => Ok(()),
         }
     }
 
@@ -267,8 +296,17 @@ impl Walk {
             return Ok(());
         };
         let key = found.key;
+        let decoded = codec::decode(found.stored);
         let last = self.workflows.get(&key).copied();
-        let last = last.unwrap_or_else(|| Last { sequence: 0, chain: codec::genesis(&key) });
+        let begins = decoded.as_ref().is_ok_and(Record::begins_run);
+        let mut last = last.filter(|last| !begins || last.sequence >= found.sequence).unwrap_or_else(|| {
+            let (first, sequence) =
+                if begins { (found.sequence, found.sequence.saturating_sub(1)) } else { (1, 0) };
+            Last { sequence, chain: codec::genesis(&key), first, bodies_expired: false }
+        });
+        if begins {
+            self.of_runs.remove(&key);
+        }
         let wrong = if found.sequence != last.sequence + 1 {
             Some(format!("has record {} of workflow {key} behind record {}", found.sequence, last.sequence))
         } else if found.chain != codec::chain(&last.chain, found.stored) {
@@ -276,11 +314,13 @@ impl Walk {
         } else {
             None
         };
-        let wrong = match codec::decode(found.stored) {
+        let is_of_run = wrong.is_some();
+        let wrong = match decoded {
             Ok(record) => {
+                last.bodies_expired |=
+                    matches!(record, Record::BodiesExpired { .. } | Record::Removed { .. });
                 for hash in record.bodies().into_iter().flatten() {
-                    let named = || Named { key: key.clone(), segment: number, offset: frame.offset };
-                    self.named.entry(*hash).or_insert_with(named);
+                    self.name(hash, &key, last.first, (number, frame.offset));
                 }
                 wrong
             }
@@ -289,11 +329,34 @@ impl Walk {
             }
             Err(error @ codec::Error::Malformed(_)) => wrong.or_else(|| Some(format!("holds this: {error}"))),
         };
-        self.workflows.insert(key.clone(), Last { sequence: found.sequence, chain: found.chain });
-        if let Some(what) = wrong {
-            self.find(number, frame.offset, what, vec![key]);
+        let last = Last { sequence: found.sequence, chain: found.chain, ..last };
+        self.workflows.insert(key.clone(), last);
+        match wrong {
+            Some(what) if is_of_run => self.find_of_run(number, frame.offset, what, &key),
+            Some(what) => self.find(number, frame.offset, what, vec![key]),
+            None => {}
         }
         Ok(())
+    }
+
+    fn name(&mut self, hash: &BodyHash, key: &WorkflowKey, first: u64, (segment, offset): (u64, u64)) {
+        let named = self.named.entry(*hash).or_default();
+        if !named.iter().any(|named| named.key == *key && named.first == first) {
+            named.push(Named { key: key.clone(), first, segment, offset });
+        }
+    }
+
+    /// Who needs a body of those that name it; nobody, when it may be gone.
+    pub(super) fn needs<'a>(&self, named: &'a [Named]) -> Option<&'a Named> {
+        named.iter().find(|named| {
+            let last = self.workflows.get(&named.key);
+            last.is_some_and(|last| last.first == named.first && !last.bodies_expired)
+        })
+    }
+
+    fn find_of_run(&mut self, number: u64, offset: u64, what: String, key: &WorkflowKey) {
+        let finding = Finding { file: segment::shown(number), offset, what, workflows: vec![key.clone()] };
+        self.of_runs.entry(key.clone()).or_default().push(finding);
     }
 
     pub(super) fn find(&mut self, number: u64, offset: u64, what: String, workflows: Vec<WorkflowKey>) {

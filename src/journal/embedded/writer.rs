@@ -126,7 +126,8 @@ impl Writer {
         let (number, seed, reader) = (next.head.number, next.seed.clone(), next.file.reader());
         let full = std::mem::replace(&mut self.segment, next);
         let Tip { batch, hash, epoch, boot_id } = self.tip.clone();
-        let ended = Ended { end: full.end, previous: full.previous, batch, hash, epoch, boot_id };
+        let (end, previous) = (full.end, full.previous);
+        let ended = Ended { end, previous, batch, hash, epoch, boot_id, compacted: None };
         let _ = self.keeper.send(ToKeeper::Rotate { full: Box::new(full), ended, number, seed, reader });
         Ok(())
     }

@@ -61,6 +61,12 @@ pub(super) fn of(record: &Record) -> Value {
         }
         Record::Listed(list) => listed(list),
         Record::WorkflowClosed { reason, at } => json!({ "reason": reason, "at": at.to_string() }),
+        Record::BodiesExpired { at } => json!({ "at": at.to_string() }),
+        Record::Removed { opened_at, closed_at, at } => json!({
+            "opened_at": opened_at.to_string(),
+            "closed_at": closed_at.to_string(),
+            "at": at.to_string(),
+        }),
         Record::Accepted { steps, by, at } => json!({ "steps": steps, "by": by, "at": at.to_string() }),
         Record::Diverged(it) => diverged(it),
         Record::Resolved { step, resolution, by, at } => json!({

@@ -44,7 +44,7 @@ pub fn standing(journal: &dyn Journal, planned: &Planned) -> Result<Standing, Er
     Ok(match journal.attach(&planned.key)? {
         None => Standing::New,
         Some(head) if head.damage.is_some() => Standing::Different,
-        Some(head) if (head.sequence, head.chain) == (planned.records, planned.chain) => Standing::Identical,
+        Some(head) if (head.records(), head.chain) == (planned.records, planned.chain) => Standing::Identical,
         Some(_) => Standing::Different,
     })
 }
@@ -108,7 +108,8 @@ async fn bodies<R: BufRead + Seek>(
     let mut waiting = Batch::default();
     let (mut len, mut count) = (0, 0);
     for hash in records.iter().flat_map(|record| record.bodies().into_iter().flatten()) {
-        if !stored.insert(*hash) {
+        // Of a workflow whose bodies had expired the file has none.
+        if !stored.insert(*hash) || !plan.has_body(hash) {
             continue;
         }
         let bytes = Bytes::from(plan.body(file, hash)?);

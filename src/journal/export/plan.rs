@@ -74,6 +74,9 @@ struct Open {
     chain: [u8; 32],
     /// Takes the records in as a journal would.
     rehearsal: Memory,
+    /// The first body that is named and is in no line before, with the line that names it. Only a workflow whose
+    /// bodies have expired may lack some.
+    missing: Option<(u64, BodyHash)>,
 }
 
 /// Reads a file from its first line to its last.
@@ -129,7 +132,7 @@ impl Reading<'_> {
                 let (sequence, begun) = (0, codec::genesis(&key));
                 let rehearsal = Memory::new(Arc::clone(self.clock));
                 let planned = Planned { key, records, chain, at };
-                self.open = Some(Open { planned, sequence, chain: begun, rehearsal });
+                self.open = Some(Open { planned, sequence, chain: begun, rehearsal, missing: None });
                 Ok(())
             }
             Line::Body { hash, .. } => {
@@ -163,9 +166,7 @@ impl Reading<'_> {
         }
         let missing =
             record.bodies().into_iter().flatten().find(|hash| !self.plan.bodies.contains_key(*hash));
-        if let Some(hash) = missing {
-            return Err(Error::bad(line, format!("body {hash} is named and is in no line before")));
-        }
+        open.missing = open.missing.or_else(|| missing.map(|hash| (line, *hash)));
         let taken = open.rehearsal.commit(
             &open.planned.key,
             open.rehearsal.epoch(),
@@ -189,6 +190,12 @@ impl Reading<'_> {
             let what =
                 format!("the records of workflow {key} do not end in the chain that it is said to have");
             return Err(Error::bad(line, what));
+        }
+        if let Some((line, hash)) = open.missing {
+            let head = open.rehearsal.attach(key)?;
+            if head.is_none_or(|head| head.bodies_expired.is_none()) {
+                return Err(Error::bad(line, format!("body {hash} is named and is in no line before")));
+            }
         }
         self.plan.workflows.push(open.planned);
         self.plan.totals.workflows += 1;
@@ -223,6 +230,11 @@ impl Plan {
             }
         }
         if last == planned.chain { Ok(records) } else { Err(changed(planned.at.line)) }
+    }
+
+    /// Whether the file has it.
+    pub(super) fn has_body(&self, hash: &BodyHash) -> bool {
+        self.bodies.contains_key(hash)
     }
 
     /// A body, read from the file once more; its hash is verified.

@@ -47,8 +47,14 @@ impl<W: Write> Writer<W> {
         }
         let records = journal.scan(key)?;
         let named = || records.iter().flat_map(|record| record.bodies().into_iter().flatten());
+        let mut gone = HashSet::new();
         for hash in named().filter(|hash| !self.written.contains(hash)).collect::<HashSet<_>>() {
-            journal.body(hash)?;
+            match journal.body(hash) {
+                Err(super::super::Error::Body { .. }) if head.bodies_expired.is_some() => {
+                    _ = gone.insert(*hash)
+                }
+                read => _ = read?,
+            }
         }
         let mut chain = codec::genesis(key);
         let stored = records.iter().map(|record| {
@@ -65,7 +71,7 @@ impl<W: Write> Writer<W> {
         self.line(&line::workflow(key, records.len() as u64, &chain))?;
         for (sequence, (record, (chain, stored))) in (1..).zip(records.iter().zip(&stored)) {
             for hash in record.bodies().into_iter().flatten() {
-                if self.written.insert(*hash) {
+                if !gone.contains(hash) && self.written.insert(*hash) {
                     self.line(&line::body(hash, &journal.body(hash)?))?;
                     self.totals.bodies += 1;
                 }

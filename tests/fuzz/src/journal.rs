@@ -3,6 +3,8 @@
 #[path = "../../../src/journal/codec.rs"]
 pub mod codec;
 pub mod embedded;
+#[path = "../../../src/journal/name.rs"]
+mod name;
 #[path = "../../../src/journal/record.rs"]
 pub mod record;
 #[path = "../../../src/journal/via.rs"]

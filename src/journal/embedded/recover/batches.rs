@@ -28,6 +28,18 @@ struct Met {
     place: Place,
 }
 
+/// Records of one workflow, run by run.
+fn runs(met: Vec<Met>) -> Vec<Vec<Met>> {
+    let mut runs = Vec::<Vec<Met>>::new();
+    for met in met {
+        match runs.last_mut().filter(|_| !met.record.begins_run()) {
+            Some(run) => run.push(met),
+            None => runs.push(vec![met]),
+        }
+    }
+    runs
+}
+
 impl Recovery<'_> {
     /// Takes in a segment's first `count` batches.
     pub(super) fn batches(
@@ -37,6 +49,7 @@ impl Recovery<'_> {
         count: usize,
     ) -> Result<(), OpenError> {
         let shown = segment::shown(unsealed.number);
+        let is_compacted = super::compacted(scan).is_some();
         for batch in scan.batches.iter().take(count) {
             let follows = batch.trailer.previous == self.tip.hash;
             // The log may begin with a segment whose predecessors were removed with all they held.
@@ -50,12 +63,12 @@ impl Recovery<'_> {
                 let named = batch.trailer.named.iter().filter_map(frame::Named::key).collect();
                 self.damaged(unsealed.number, bad.clone(), named, &what)?;
             }
-            self.batch(unsealed, batch)?;
+            self.batch(unsealed, batch, is_compacted)?;
         }
         Ok(())
     }
 
-    pub(super) fn batch(&mut self, unsealed: &Unsealed, batch: &Batch<'_>) -> Result<(), OpenError> {
+    fn batch(&mut self, unsealed: &Unsealed, batch: &Batch<'_>, is_compacted: bool) -> Result<(), OpenError> {
         let mut bodies = Vec::new();
         let mut records: Vec<(WorkflowKey, Vec<Met>)> = Vec::new();
         for frame in &batch.frames {
@@ -64,6 +77,9 @@ impl Recovery<'_> {
             match frame.kind {
                 Kind::Record => {
                     let Some((key, met)) = self.meet(unsealed.number, frame, place)? else { continue };
+                    if self.is_past(&key, met.sequence) {
+                        continue;
+                    }
                     match records.last_mut().filter(|(last, _)| *last == key) {
                         Some((_, same)) => same.push(met),
                         None => records.push((key, vec![met])),
@@ -86,15 +102,19 @@ impl Recovery<'_> {
                         self.noted.remove(&key);
                     }
                 }
-                Kind::Seal | Kind::Stopped | Kind::Table | Kind::Trailer => {}
+                Kind::Compacted | Kind::Gap | Kind::Seal | Kind::Stopped | Kind::Table | Kind::Trailer => {}
             }
         }
         self.store.put(bodies);
         for (key, met) in records {
-            self.records(unsealed.number, &key, met)?;
+            for run in runs(met) {
+                self.records(unsealed.number, &key, run)?;
+            }
         }
-        for named in &batch.trailer.named {
-            let Some(key) = named.key() else { continue };
+        // A compacted batch that is whole names workflows whose records are not needed any more.
+        let named = batch.trailer.named.iter().filter(|_| !is_compacted || !batch.bad.is_empty());
+        for named in named {
+            let Some(key) = named.key().filter(|key| !self.is_past(key, named.sequence)) else { continue };
             let head = self.head(&key)?.map(|head| (head.sequence, head.chain, head.damage.is_some()));
             if !head.is_some_and(|(sequence, chain, damaged)| {
                 damaged || (sequence, chain) == (named.sequence, named.chain)
@@ -154,10 +174,15 @@ impl Recovery<'_> {
         for met in &met {
             let before = fold.head();
             let clean = before.is_none_or(|head| head.damage.is_none());
-            let (sequence, chain) =
-                before.map_or_else(|| (0, codec::genesis(key)), |head| (head.sequence, head.chain));
+            let sequence = before.map_or(0, |head| head.sequence);
+            let chain = codec::before(key, before.map(|head| &head.chain), &met.record);
             let at = format!("{}, offset {}", segment::shown(number), met.place.offset);
-            let what = if met.sequence != sequence + 1 {
+            // What comes before the first record of a run is not needed any more, and may be gone.
+            let begins = met.record.begins_run() && met.sequence > sequence;
+            if begins && clean {
+                fold.pass(met.sequence.saturating_sub(1));
+            }
+            let what = if met.sequence != sequence + 1 && !begins {
                 format!("{at}: record {} follows record {sequence}", met.sequence)
             } else if met.chain != codec::chain(&chain, &met.stored) {
                 format!("{at}: record {} is not what was chained", met.sequence)

@@ -9,12 +9,12 @@ use super::*;
 
 /// A disk that counts its flushes and fails on demand.
 #[derive(Debug, Default)]
-struct Faulty {
+pub(super) struct Faulty {
     flushes: AtomicUsize,
     writes: AtomicUsize,
     flush_fails: AtomicBool,
     write_fails: AtomicBool,
-    is_full: AtomicBool,
+    pub(super) is_full: AtomicBool,
 }
 
 impl Watch for Faulty {
@@ -48,6 +48,10 @@ impl Watch for Faulty {
     }
 
     fn set_len(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
 }

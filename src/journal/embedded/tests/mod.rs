@@ -1,5 +1,6 @@
 //! The engine as a whole: what it keeps, what it says when it cannot, and what is there after it died.
 
+mod compaction;
 mod crash;
 mod damage;
 mod faults;

@@ -26,13 +26,24 @@ struct Unflushed {
     blocks: HashMap<PathBuf, BTreeMap<u64, Vec<u8>>>,
     /// The blocks a flush under way will make durable.
     flushing: HashMap<PathBuf, Vec<u64>>,
-    /// Names that are new, each with the name it may still have instead.
-    names: HashMap<PathBuf, Option<PathBuf>>,
+    /// Names that are new, each with what there may still be instead.
+    names: HashMap<PathBuf, Before>,
+    /// Names that were taken away, each with what it may still lead to.
+    removed: HashMap<PathBuf, Vec<u8>>,
+}
+
+/// What a directory says until it is flushed.
+#[derive(Debug, Default)]
+struct Before {
+    /// The name that the file had.
+    name: Option<PathBuf>,
+    /// The file that had the name.
+    file: Option<Vec<u8>>,
 }
 
 /// The layer.
 #[derive(Debug, Default)]
-struct Layer {
+pub(super) struct Layer {
     unflushed: Mutex<Unflushed>,
     halt: Mutex<Halt>,
     changed: Condvar,
@@ -116,13 +127,15 @@ impl Watch for Layer {
     }
 
     fn create(&self, path: &Path) -> io::Result<()> {
-        self.unflushed.lock().names.insert(path.to_owned(), None);
+        self.unflushed.lock().names.insert(path.to_owned(), Before::default());
         Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut unflushed = self.unflushed.lock();
-        unflushed.names.insert(to.to_owned(), Some(from.to_owned()));
+        let file = fs::read(to).ok();
+        unflushed.names.remove(from);
+        unflushed.names.insert(to.to_owned(), Before { name: Some(from.to_owned()), file });
         if let Some(blocks) = unflushed.blocks.remove(from) {
             unflushed.blocks.insert(to.to_owned(), blocks);
         }
@@ -130,17 +143,25 @@ impl Watch for Layer {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.unflushed.lock().names.retain(|name, _| name.parent() != Some(path));
+        let mut unflushed = self.unflushed.lock();
+        unflushed.names.retain(|name, _| name.parent() != Some(path));
+        unflushed.removed.retain(|name, _| name.parent() != Some(path));
         Ok(())
     }
 
     fn set_len(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let bytes = fs::read(path)?;
+        self.unflushed.lock().removed.insert(path.to_owned(), bytes);
+        Ok(())
+    }
 }
 
 /// Numbers that come out the same for the same seed.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
@@ -152,10 +173,15 @@ impl Dice {
 impl Layer {
     /// The journal in `from` as a power cut now may leave it. Nothing is flushed while it is copied; `note`
     /// is called at that moment.
-    fn cut(&self, from: &Path, to: &Path, dice: &mut Dice, note: impl FnOnce()) {
+    pub(super) fn cut(&self, from: &Path, to: &Path, dice: &mut Dice, note: impl FnOnce()) {
         let unflushed = self.unflushed.lock();
         note();
         fs::create_dir_all(to.join("log")).unwrap();
+        for (path, bytes) in &unflushed.removed {
+            if !path.exists() && dice.roll(2) == 0 {
+                fs::write(to.join("log").join(path.file_name().unwrap()), bytes).unwrap();
+            }
+        }
         for entry in fs::read_dir(from.join("log")).unwrap() {
             let path = entry.unwrap().path();
             let Ok(mut bytes) = fs::read(&path) else { continue };
@@ -176,8 +202,13 @@ impl Layer {
             let name = match unflushed.names.get(&path) {
                 None => path.clone(),
                 Some(_) if dice.roll(2) == 0 => path.clone(),
-                Some(Some(older)) => older.clone(),
-                Some(None) => continue,
+                Some(before) => {
+                    if let Some(bytes) = &before.file {
+                        fs::write(to.join("log").join(path.file_name().unwrap()), bytes).unwrap();
+                    }
+                    let Some(name) = &before.name else { continue };
+                    name.clone()
+                }
             };
             fs::write(to.join("log").join(name.file_name().unwrap()), bytes).unwrap();
         }
@@ -226,7 +257,7 @@ fn round(from: &Path, to: &Path, seed: u64) -> (usize, usize) {
     let acknowledged = Mutex::new([0usize; 3]);
     let ended = AtomicBool::new(false);
     layer.halt_after(1 + dice.roll(60));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for (writer, script) in scripts.iter().enumerate() {
             let (journal, ended) = (&journal, &ended);
             scope.spawn(move || {
@@ -322,6 +353,9 @@ fn without_flushes_the_same_test_fails() {
             Ok(())
         }
         fn set_len(&self, _: &Path) -> io::Result<()> {
+            Ok(())
+        }
+        fn remove(&self, _: &Path) -> io::Result<()> {
             Ok(())
         }
     }

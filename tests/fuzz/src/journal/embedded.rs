@@ -14,10 +14,10 @@ mod segment {
 
 use std::ops::Range;
 
-use frame::{Damaged, Frame, Kind, Named, Opened, Seed, Stopped, Trailer};
+use frame::{Compacted, Damaged, Frame, Gap, Kind, Named, Opened, Seed, Stopped, Trailer};
 use scan::{Batch, Scan};
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 10] = [
     Kind::Body,
     Kind::Damaged,
     Kind::Opened,
@@ -26,12 +26,15 @@ const KINDS: [Kind; 8] = [
     Kind::Seal,
     Kind::Stopped,
     Kind::Table,
+    Kind::Compacted,
+    Kind::Gap,
 ];
 
 /// Writes a segment as `script` says, damages it and takes it apart.
 ///
 /// The script: how many bytes to damage (at most 7), for each its place in two bytes and what it is changed by, then
-/// the frames: kind, length and payload of each. A trailer's first byte that is odd makes it one that ends a batch.
+/// the frames: kind, length and payload of each. A first byte that is odd makes a trailer, or a gap, one that ends a
+/// batch.
 pub fn check(script: &[u8]) {
     let Some((count, mut rest)) = script.split_first() else { return };
     let mut damage = Vec::new();
@@ -84,11 +87,19 @@ fn write(seed: &Seed, mut script: &[u8]) -> Written {
         let at = bytes.len() as u64;
         let payload = match payload {
             [first, named @ ..] if kind == Kind::Trailer && first % 2 == 1 => trailer(at, named),
+            [first, ..] if kind == Kind::Gap && first % 2 == 1 => {
+                frame::cbor(&Gap { epoch: 1, number: 1, previous: [0; 32], hash: [3; 32] })
+            }
             _ => payload.to_vec(),
         };
         bytes.extend(seed.frame(at, kind, &payload).expect("a payload is short"));
         has_footer |= kind.is_footer();
-        if kind == Kind::Trailer && frame::uncbor::<Trailer>(&payload).is_some() {
+        let ends = match kind {
+            Kind::Trailer => frame::uncbor::<Trailer>(&payload).is_some(),
+            Kind::Gap => frame::uncbor::<Gap>(&payload).is_some(),
+            _ => false,
+        };
+        if ends {
             trailers.push(at..bytes.len() as u64);
         }
         script = rest;
@@ -129,8 +140,13 @@ fn check_batch(seed: &Seed, batch: &Batch<'_>, bytes: &[u8]) {
     }
     let trailer = usize::try_from(end).ok().and_then(|at| seed.parse(end, bytes.get(at..)?));
     let trailer = trailer.expect("the trailer comes last");
-    assert_eq!((trailer.kind, trailer.end()), (Kind::Trailer, batch.end));
-    assert_eq!(frame::batch_hash(trailer.payload), batch.hash);
+    assert_eq!((trailer.kind, trailer.end()), (batch.last.kind, batch.end));
+    if trailer.kind == Kind::Trailer {
+        assert_eq!(frame::batch_hash(trailer.payload), batch.hash);
+    } else {
+        assert_eq!(trailer.kind, Kind::Gap);
+        assert_eq!(frame::uncbor::<Gap>(trailer.payload).map(|gap| gap.hash), Some(batch.hash));
+    }
     for frame in &batch.frames {
         let at = usize::try_from(frame.offset).expect("it lies in the bytes") + frame::HEAD_LEN;
         assert_eq!(bytes.get(at..at + frame.payload.len()), Some(frame.payload), "the frame's own bytes");
@@ -157,6 +173,8 @@ fn check_payload(frame: &Frame<'_>) {
         Kind::Damaged => drop(frame::uncbor::<Damaged>(payload).and_then(|damaged| damaged.key())),
         Kind::Opened => drop(frame::uncbor::<Opened>(payload)),
         Kind::Stopped => drop(frame::uncbor::<Stopped>(payload)),
+        Kind::Compacted => drop(frame::uncbor::<Compacted>(payload)),
+        Kind::Gap => drop(frame::uncbor::<Gap>(payload)),
         Kind::Seal | Kind::Table | Kind::Trailer => {}
     }
 }
