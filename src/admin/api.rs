@@ -37,6 +37,7 @@ enum Route<'a> {
     Attempts(&'a str),
     Close(&'a str),
     Doctor(&'a str),
+    Gc,
     Health,
     Metrics,
     Ready,
@@ -51,6 +52,7 @@ impl<'a> Route<'a> {
     fn parse(path: &'a str) -> Option<Self> {
         match path {
             "/healthz" => return Some(Self::Health),
+            "/v1/gc" => return Some(Self::Gc),
             "/metrics" => return Some(Self::Metrics),
             "/readyz" => return Some(Self::Ready),
             "/v1/version" => return Some(Self::Version),
@@ -73,7 +75,7 @@ impl<'a> Route<'a> {
     }
 
     fn is_write(&self) -> bool {
-        matches!(self, Self::Accept(_) | Self::Attempts(_) | Self::Close(_) | Self::Resolve(..))
+        matches!(self, Self::Accept(_) | Self::Attempts(_) | Self::Close(_) | Self::Gc | Self::Resolve(..))
     }
 }
 
@@ -87,6 +89,9 @@ struct Ready {
 #[derive(Serialize)]
 struct JournalHealth {
     durability: &'static str,
+    /// What it takes on disk, and what it may take; null: as much as the disk has.
+    bytes: u64,
+    bytes_max: Option<u64>,
     /// The journal was poisoned by a failed write, or another owner has it.
     poisoned: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +102,12 @@ struct JournalHealth {
 #[serde(deny_unknown_fields)]
 struct Closing {
     reason: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Sweeping {
+    dry_run: bool,
 }
 
 /// What has become of a step in doubt.
@@ -159,6 +170,7 @@ impl Api {
             Route::Attempts(id) => self.open_attempt(id).await,
             Route::Close(id) => self.close(id, body).await,
             Route::Doctor(id) => self.doctor(id, uri.query().unwrap_or_default()).await,
+            Route::Gc => self.gc(body).await,
             Route::Health => text("text/plain; charset=utf-8", "ok\n"),
             Route::Metrics => self.metrics(),
             Route::Ready => self.ready_answer(),
@@ -179,11 +191,14 @@ impl Api {
         let draining = self.sidecar.is_draining();
         let journal = self.sidecar.journal();
         let fault = fault(journal.as_ref());
+        let (bytes, bytes_max) = self.sidecar.journal_bytes();
         Ready {
             ready: !draining && fault.is_none(),
             draining,
             journal: JournalHealth {
                 durability: journal.durability().as_str(),
+                bytes,
+                bytes_max: (bytes_max > 0).then_some(bytes_max),
                 poisoned: fault.is_some(),
                 error: fault.map(|error| error.to_string()),
             },
@@ -197,7 +212,11 @@ impl Api {
     }
 
     fn metrics(&self) -> Answer {
+        let (bytes, bytes_max) = self.sidecar.journal_bytes();
         let now = Gauges {
+            journal_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            journal_bytes_max: i64::try_from(bytes_max).unwrap_or(i64::MAX),
+            oldest_open_s: i64::try_from(self.sidecar.oldest_open().as_secs()).unwrap_or(i64::MAX),
             running: i64::try_from(self.sidecar.tasks().running()).unwrap_or(i64::MAX),
             live_workflows: i64::try_from(self.sidecar.live_workflows()).unwrap_or(i64::MAX),
             ready: self.ready().ready,
@@ -295,6 +314,21 @@ impl Api {
                 StatusCode::OK,
                 &json!({ "workflow": key.workflow.as_str(), "state": timeline::State::Closed }),
             ),
+            Err(error) => refused(&error),
+        }
+    }
+
+    async fn gc(&self, body: &[u8]) -> Answer {
+        let sweeping = if body.is_empty() { Ok(Sweeping::default()) } else { serde_json::from_slice(body) };
+        let sweeping = match sweeping {
+            Ok(sweeping) => sweeping,
+            Err(error) => {
+                let why = format!("the body is empty or {{\"dry_run\": true}}: {error}");
+                return problem(StatusCode::BAD_REQUEST, None, &why);
+            }
+        };
+        match self.sidecar.sweep(sweeping.dry_run).await {
+            Ok(swept) => answer_json(StatusCode::OK, &swept),
             Err(error) => refused(&error),
         }
     }
@@ -429,6 +463,8 @@ fn journal_problem(error: &journal::Error) -> Answer {
 
 fn refused(error: &OperationError) -> Answer {
     let (status, code) = match error {
+        OperationError::Attended => (StatusCode::CONFLICT, None),
+        OperationError::Defect(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         OperationError::BadAnswer(_) => (StatusCode::BAD_REQUEST, None),
         OperationError::NothingLeftOut => (StatusCode::UNPROCESSABLE_ENTITY, None),
         OperationError::NotInDoubt { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Some(Code::NotInDoubt)),

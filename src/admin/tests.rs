@@ -11,7 +11,8 @@ use crate::config::Listen;
 use crate::journal::memory::Memory;
 use crate::journal::{Batch, Journal, Record, Urgency};
 use crate::model::{Owner, RunNonce, TestClock, Timestamp, WorkflowId, WorkflowKey};
-use crate::proxy::sidecar::{JournalUnavailable, Limits, Snapshot};
+use crate::proxy::retention::Retention;
+use crate::proxy::sidecar::{JournalUnavailable, Limits, Reuse, Snapshot};
 use crate::telemetry::metrics::Metrics;
 
 struct Listening {
@@ -32,6 +33,9 @@ async fn listening() -> Listening {
         is_shared: false,
         refuses_divergence: true,
         recording: None,
+        reuse: Reuse::Refuse,
+        retention: Retention::default(),
+        journal_bytes_max: None,
     };
     let metrics = Arc::new(Metrics::new("0", "none").unwrap());
     let sidecar = Sidecar::new(

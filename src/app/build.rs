@@ -11,7 +11,8 @@ use crate::journal::embedded::{Embedded, IndexReport, OpenReport, Options};
 use crate::model::UpstreamName;
 use crate::proxy::listener;
 use crate::proxy::recording::Recording;
-use crate::proxy::sidecar::{JournalUnavailable, Limits, Sidecar, Snapshot, Upstream};
+use crate::proxy::retention::Retention;
+use crate::proxy::sidecar::{JournalUnavailable, Limits, Reuse, Sidecar, Snapshot, Upstream};
 use crate::route::{HttpTool, Tools};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream;
@@ -77,6 +78,13 @@ pub(super) fn sidecar(
         default_workflow: settings.default_workflow.clone(),
         is_issued_only: settings.workflow_ids == config::WorkflowIds::Issued,
         refuses_divergence: settings.on_divergence == config::OnDivergence::Refuse,
+        reuse: match settings.reuse {
+            config::Reuse::NewRun => Reuse::NewRun,
+            config::Reuse::Refuse => Reuse::Refuse,
+            config::Reuse::Replay => Reuse::Replay,
+        },
+        retention: retention(settings),
+        journal_bytes_max: settings.journal.bytes_max,
         is_shared: settings.workers == config::Workers::Shared,
         journal_unavailable: match settings.journal.unavailable {
             config::JournalUnavailable::Fail => JournalUnavailable::Fail,
@@ -85,6 +93,12 @@ pub(super) fn sidecar(
         recording,
     };
     Ok(Sidecar::new(snapshot, journal, clock, Arc::new(metrics), fill_random))
+}
+
+/// How long what is kept.
+pub(super) fn retention(settings: &Settings) -> Retention {
+    let config::Retention { close_after_idle, bodies, records, .. } = settings.retention;
+    Retention { close_after_idle, bodies, records }
 }
 
 fn upstreams(settings: &Settings) -> Result<HashMap<UpstreamName, Arc<Upstream>>, StartError> {

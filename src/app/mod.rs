@@ -22,6 +22,7 @@ use crate::journal::Journal;
 use crate::journal::embedded::Embedded;
 use crate::proxy::listener::{Bound, Listener};
 use crate::proxy::recording::Recording;
+use crate::proxy::retention::Retention;
 use crate::proxy::sidecar::Sidecar;
 
 pub use clock::SystemClock;
@@ -115,6 +116,7 @@ async fn assemble(
         accepting.push(background(listener.accept(Arc::clone(&connections))));
     }
     accepting.push(background(Arc::clone(&sidecar).keep_notes()));
+    accepting.push(background(Arc::clone(&sidecar).keep_swept(settings.retention.sweep)));
     let parts = admin::Parts { sidecar: Arc::clone(&sidecar), listen: listen.clone() };
     accepting.push(background(admin::serve(admin_socket, parts)));
     let shutdown = settings.shutdown;
@@ -189,6 +191,11 @@ fn bind_unix(wanted: &UnixSocket, files: &mut Vec<SocketFile>) -> Result<Bound, 
     files.push(file);
     let failed = |source| StartError::Socket(SocketError::Io { path: wanted.path.clone(), source });
     UnixListener::from_std(socket).map_err(failed).map(|socket| Bound::Unix(socket, wanted.path.clone()))
+}
+
+/// How long what is kept, by these settings.
+pub fn retention(settings: &Settings) -> Retention {
+    build::retention(settings)
 }
 
 /// Opens the embedded journal of these settings, as [`start`] does, without serving anything.

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use crate::diag::Code;
 use crate::model::{StepIndex, WorkflowId};
 use crate::proxy::resolve::Outcome;
+use crate::proxy::sweep::Swept;
 use crate::timeline::doctor::{Question, Report};
 use crate::timeline::{Row, Timeline};
 
@@ -162,6 +163,12 @@ impl Admin {
         let body = serde_json::json!({ "reason": reason }).to_string();
         let asked = self.ask(Method::POST, &format!("/v1/workflows/{id}/close"), body.into()).await;
         asked.map(|_: Anything| ()).map_err(|error| unknown(error, id))
+    }
+
+    /// One sweep.
+    pub(super) async fn gc(&self, dry_run: bool) -> Result<Swept, Error> {
+        let body = serde_json::json!({ "dry_run": dry_run }).to_string();
+        self.ask(Method::POST, "/v1/gc", body.into()).await
     }
 
     /// The steps that were left out.

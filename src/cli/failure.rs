@@ -196,7 +196,9 @@ impl From<timeline::Error> for Failure {
 impl From<OperationError> for Failure {
     fn from(error: OperationError) -> Self {
         let code = match &error {
+            OperationError::Attended => return Self::new(error.to_string()).exit_with(Exit::Workflow),
             OperationError::BadAnswer(_) => return Self::new(error.to_string()).exit_with(Exit::Usage),
+            OperationError::Defect(_) => return Self::new(error.to_string()),
             OperationError::Closed => Code::WorkflowClosed,
             OperationError::Damaged(_) => Code::WorkflowDamaged,
             OperationError::Draining => Code::ShuttingDown,
@@ -212,9 +214,10 @@ impl From<OperationError> for Failure {
             OperationError::Unknown => Code::NoSuchWorkflow,
         };
         let exit = match error {
-            OperationError::Draining | OperationError::Journal(_) => Exit::Failed,
+            OperationError::Defect(_) | OperationError::Draining | OperationError::Journal(_) => Exit::Failed,
             OperationError::BadAnswer(_) => Exit::Usage,
-            OperationError::Closed
+            OperationError::Attended
+            | OperationError::Closed
             | OperationError::Damaged(_)
             | OperationError::InDoubt(_)
             | OperationError::NotInDoubt { .. }

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod failure;
+mod gc;
 mod journal;
 mod log;
 mod out;
@@ -64,6 +65,7 @@ enum Command {
     Demo(demo::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
+    Gc(gc::Args),
     Journal(journal::Args),
     Replay(replay::Args),
     Resolve(resolve::Args),
@@ -100,6 +102,7 @@ async fn perform(command: Command) -> ExitCode {
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Doctor(args) => ended(Box::pin(doctor::run(args)).await),
         Command::Explain(args) => ended(explain::run(&args)),
+        Command::Gc(args) => ended(Box::pin(gc::run(args)).await),
         Command::Journal(args) => ended(Box::pin(journal::run(args)).await),
         Command::Replay(args) => ended(Box::pin(replay::run(args)).await),
         Command::Resolve(args) => ended(Box::pin(resolve::run(args)).await),

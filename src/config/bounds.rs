@@ -26,6 +26,16 @@ pub(super) const IDLE_TIMEOUT_S: Bound = bound(300, 1, DAY_S);
 pub(super) const RECORDED_MIB_MAX: Bound = bound(64, 1, 1024);
 
 pub(super) const SEGMENT_MIB: Bound = bound(8, 1, 256);
+/// 0: as much as the disk has.
+pub(super) const SIZE_MIB_MAX: Bound = bound(0, 0, 1 << 30);
+
+const YEARS_H: u64 = 100 * 365 * 24;
+
+/// 0: never.
+pub(super) const CLOSE_AFTER_IDLE_H: Bound = bound(7 * 24, 0, YEARS_H);
+pub(super) const BODIES_H: Bound = bound(24, 0, YEARS_H);
+pub(super) const RECORDS_H: Bound = bound(30 * 24, 0, YEARS_H);
+pub(super) const SWEEP_S: Bound = bound(3600, 1, DAY_S);
 
 pub(super) const CONNECT_TIMEOUT_S: Bound = bound(10, 1, 300);
 /// A model may think for minutes before its first byte; the OpenAI and Anthropic clients wait ten.

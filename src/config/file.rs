@@ -24,6 +24,8 @@ pub(super) struct File {
     pub(super) admin: Field<Listen>,
     /// The record of every workflow, on disk.
     pub(super) journal: Field<Journal>,
+    /// How long what is recorded is kept.
+    pub(super) retention: Field<Retention>,
     /// What agents call, by name. A request to /NAME/rest goes to the URL of NAME with /rest behind it.
     /// Names are lower-case letters, digits and `-`, at most 32, and neither `w` nor `a`. Default: openai,
     /// anthropic and gemini at their public addresses.
@@ -47,12 +49,26 @@ pub(super) struct File {
     /// refuses it until `outrigger accept`, `live` sends it. Model calls and reads are sent in either case.
     #[schemars(extend("default" = "refuse"))]
     pub(super) on_divergence: Field<OnDivergence>,
+    /// A call that names a closed workflow: `refuse` refuses it, `new_run` begins a run that knows nothing of the old
+    /// one (its effects may then happen again), `replay` gives what is recorded and sends nothing.
+    #[schemars(extend("default" = "refuse"))]
+    pub(super) reuse: Field<Reuse>,
     /// How many seconds running steps may go on after SIGTERM.
     #[schemars(range(min = bounds::SHUTDOWN_S.min, max = bounds::SHUTDOWN_S.max))]
     #[schemars(extend("default" = bounds::SHUTDOWN_S.default))]
     pub(super) shutdown_s: Field<u64>,
     /// What the sidecar tells of itself on stderr.
     pub(super) log: Field<Log>,
+}
+
+/// A call that names a closed workflow.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum Reuse {
+    NewRun,
+    Refuse,
+    Replay,
 }
 
 /// Which workflows there can be.
@@ -126,10 +142,39 @@ pub(super) struct Journal {
     #[schemars(range(min = bounds::SEGMENT_MIB.min, max = bounds::SEGMENT_MIB.max))]
     #[schemars(extend("default" = bounds::SEGMENT_MIB.default))]
     pub(super) segment_mib: Field<u64>,
+    /// Size in MiB that the journal may have on disk; when it has it, new steps are refused (503). The log and
+    /// the metrics warn at 80 percent. 0: as much as the disk has.
+    #[schemars(range(min = bounds::SIZE_MIB_MAX.min, max = bounds::SIZE_MIB_MAX.max))]
+    #[schemars(extend("default" = bounds::SIZE_MIB_MAX.default))]
+    pub(super) size_mib_max: Field<u64>,
     /// LLM calls and reads while the journal cannot be written: `fail` refuses them (503), `passthrough`
     /// lets them through unrecorded. Effects are refused in either case.
     #[schemars(extend("default" = "fail"))]
     pub(super) unavailable: Field<Unavailable>,
+}
+
+/// How long what is recorded is kept. Workflows that are not closed are kept whole, and so are those with a step
+/// in doubt.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Retention {
+    /// Hours without a record after which a workflow is closed. 0: only somebody closes it.
+    #[schemars(range(min = bounds::CLOSE_AFTER_IDLE_H.min, max = bounds::CLOSE_AFTER_IDLE_H.max))]
+    #[schemars(extend("default" = bounds::CLOSE_AFTER_IDLE_H.default))]
+    pub(super) close_after_idle_h: Field<u64>,
+    /// Hours for which requests and answers of a closed workflow are kept. 0: not at all.
+    #[schemars(range(min = bounds::BODIES_H.min, max = bounds::BODIES_H.max))]
+    #[schemars(extend("default" = bounds::BODIES_H.default))]
+    pub(super) bodies_h: Field<u64>,
+    /// Hours for which the records of a closed workflow are kept: what its timeline is told from. Afterwards only
+    /// its name is known. At least `bodies_h`.
+    #[schemars(range(min = bounds::RECORDS_H.min, max = bounds::RECORDS_H.max))]
+    #[schemars(extend("default" = bounds::RECORDS_H.default))]
+    pub(super) records_h: Field<u64>,
+    /// Seconds from one sweep to the next: it closes, lets go, and gives space back. `outrigger gc` is one.
+    #[schemars(range(min = bounds::SWEEP_S.min, max = bounds::SWEEP_S.max))]
+    #[schemars(extend("default" = bounds::SWEEP_S.default))]
+    pub(super) sweep_s: Field<u64>,
 }
 
 /// LLM calls and reads while the journal cannot be written.

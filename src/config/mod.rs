@@ -26,8 +26,8 @@ pub use replayed::{REPLAY_URL_VARIABLE, env_for_replay, replayed};
 pub use report::{Problem, Report};
 pub use schema::{schema, schema_text};
 pub use settings::{
-    EnvName, Journal, JournalUnavailable, Limits, Listen, Log, LogFormat, LogLevel, OnDivergence, Settings,
-    UnixSocket, Upstream, UpstreamUrl, UsageMode, Workers, WorkflowIds,
+    EnvName, Journal, JournalUnavailable, Limits, Listen, Log, LogFormat, LogLevel, OnDivergence, Retention,
+    Reuse, Settings, UnixSocket, Upstream, UpstreamUrl, UsageMode, Workers, WorkflowIds,
 };
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use super::de::{Field, Key};
 use super::file::{self, File};
 use super::report::Problem;
 use super::settings::{
-    EnvName, Journal, JournalUnavailable, Limits, Listen, Log, LogFormat, LogLevel, OnDivergence, Settings,
-    Upstream, UpstreamUrl, UsageMode, Workers, WorkflowIds,
+    EnvName, Journal, JournalUnavailable, Limits, Listen, Log, LogFormat, LogLevel, OnDivergence, Retention,
+    Reuse, Settings, Upstream, UpstreamUrl, UsageMode, Workers, WorkflowIds,
 };
 use super::tree::Span;
 use super::{listen, matching, tools, url};
@@ -50,6 +50,12 @@ pub(super) fn resolve(file: &File) -> Resolved {
         listen: listeners,
         admin,
         journal: journal(file, &mut problems),
+        retention: retention(file, &mut problems),
+        reuse: match file.reuse.value() {
+            Some(file::Reuse::NewRun) => Reuse::NewRun,
+            Some(file::Reuse::Refuse) | None => Reuse::Refuse,
+            Some(file::Reuse::Replay) => Reuse::Replay,
+        },
         upstreams,
         limits: limits(file, &mut problems),
         default_workflow,
@@ -114,14 +120,39 @@ fn journal(file: &File, problems: &mut Vec<Problem>) -> Journal {
         None => JOURNAL_PATH,
     };
     let segment = bounded("segment_mib", &journal.segment_mib, bounds::SEGMENT_MIB, problems);
+    let size_max = bounded("size_mib_max", &journal.size_mib_max, bounds::SIZE_MIB_MAX, problems);
     Journal {
         path: PathBuf::from(path),
         segment_mib: u32::try_from(segment).unwrap_or(u32::MAX),
+        bytes_max: Some(size_max << 20).filter(|bytes_max| *bytes_max > 0),
         unavailable: match journal.unavailable.value() {
             Some(file::Unavailable::Fail) | None => JournalUnavailable::Fail,
             Some(file::Unavailable::Passthrough) => JournalUnavailable::Passthrough,
         },
     }
+}
+
+fn retention(file: &File, problems: &mut Vec<Problem>) -> Retention {
+    let defaults = file::Retention::default();
+    let given = file.retention.value().unwrap_or(&defaults);
+    let mut hours = |key: &str, field: &Field<u64>, bound: Bound| {
+        Duration::from_secs(bounded(key, field, bound, problems).saturating_mul(3600))
+    };
+    let idle = hours("close_after_idle_h", &given.close_after_idle_h, bounds::CLOSE_AFTER_IDLE_H);
+    let bodies = hours("bodies_h", &given.bodies_h, bounds::BODIES_H);
+    let records = hours("records_h", &given.records_h, bounds::RECORDS_H);
+    let sweep = seconds("sweep_s", &given.sweep_s, bounds::SWEEP_S, problems);
+    if records < bodies {
+        let what = "`records_h` is less than `bodies_h`: records would go before the bodies that they name";
+        let problem = Problem::new(Code::BadRetention, what);
+        let at = [&given.records_h, &given.bodies_h].into_iter().find_map(Field::get);
+        let problem = match at {
+            Some((_, span)) => problem.at(span, "one of the two"),
+            None => problem,
+        };
+        problems.push(problem.help("keep records at least as long as bodies"));
+    }
+    Retention { close_after_idle: Some(idle).filter(|idle| !idle.is_zero()), bodies, records, sweep }
 }
 
 fn limits(file: &File, problems: &mut Vec<Problem>) -> Limits {

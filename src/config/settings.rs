@@ -23,6 +23,8 @@ pub struct Settings {
     /// Where people, probes and the command line connect.
     pub admin: SocketAddr,
     pub journal: Journal,
+    /// How long what is recorded is kept.
+    pub retention: Retention,
     /// At least one.
     pub upstreams: BTreeMap<UpstreamName, Upstream>,
     pub limits: Limits,
@@ -34,6 +36,8 @@ pub struct Settings {
     pub workers: Workers,
     /// What becomes of new effects of an agent that went another way than the recorded run.
     pub on_divergence: OnDivergence,
+    /// What becomes of a call that names a closed workflow.
+    pub reuse: Reuse,
     /// How long running steps may go on after SIGTERM.
     pub shutdown: Duration,
     pub log: Log,
@@ -131,8 +135,33 @@ pub struct Journal {
     pub path: PathBuf,
     /// Size of one file of the log.
     pub segment_mib: u32,
+    /// What it may take on disk; `None`: as much as there is.
+    pub bytes_max: Option<u64>,
     /// What to do with LLM calls and reads when the journal cannot be written.
     pub unavailable: JournalUnavailable,
+}
+
+/// How long what is recorded is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// An idle workflow is closed after this time; `None`: only somebody closes it.
+    pub close_after_idle: Option<Duration>,
+    /// Of closed workflows.
+    pub bodies: Duration,
+    /// Of closed workflows; at least as long as bodies.
+    pub records: Duration,
+    /// From one sweep to the next.
+    pub sweep: Duration,
+}
+
+/// What becomes of a call that names a closed workflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// It begins a new run, which knows nothing of the old one.
+    NewRun,
+    Refuse,
+    /// It is given what is recorded, and nothing else.
+    Replay,
 }
 
 /// What becomes of LLM calls and reads while the journal cannot be written. Effects are always refused.

@@ -188,6 +188,20 @@ fn numbers_are_kept_within_their_bounds() {
 }
 
 #[test]
+fn records_are_kept_at_least_as_long_as_the_bodies_they_name() {
+    let check = |text: &str, expected: &[Code]| check_codes(&format!("retention: {{ {text} }}\n"), expected);
+    check("bodies_h: 48, records_h: 48", &[]);
+    check("bodies_h: 48, records_h: 47", &[Code::BadRetention]);
+    check("bodies_h: 721", &[Code::BadRetention]);
+    check("records_h: 23", &[Code::BadRetention]);
+    let kept = settings("retention: { close_after_idle_h: 0, bodies_h: 0, records_h: 1 }\n").retention;
+    assert_eq!((kept.close_after_idle, kept.bodies), (None, Duration::ZERO), "0 is never, and not at all");
+    assert_eq!(kept.records, Duration::from_secs(3600));
+    assert_eq!(settings("").journal.bytes_max, None);
+    assert_eq!(settings("journal: { size_mib_max: 8 }\n").journal.bytes_max, Some(8 << 20));
+}
+
+#[test]
 fn addresses_are_local_unless_exposed() {
     let check = |address: &str, expected: &[Code]| {
         check_codes(&format!("listen: [{{ address: '{address}' }}]\n"), expected);
@@ -456,7 +470,7 @@ fn every_key_says_what_it_means() {
             let number = property["type"] == "integer";
             assert_eq!(number, property["default"].is_u64(), "{key} is a number with a default: {property}");
             let unit = key.rsplit('_').next().unwrap();
-            let has_unit = ["s", "max", "mib"].contains(&unit);
+            let has_unit = ["h", "s", "max", "mib"].contains(&unit);
             assert_eq!(number, has_unit, "{key} ends in its unit");
         }
     }

@@ -97,6 +97,8 @@ codes! {
     2016 BadEnvArgument,
     /// What is said of a tool means nothing.
     2017 BadTool,
+    /// What is kept of closed workflows is kept in the wrong order.
+    2018 BadRetention,
     /// What is said of matching means nothing, or would take different calls for one.
     2019 BadMatch,
     // 3: the workflow and its journal.
@@ -124,6 +126,10 @@ codes! {
     3011 UnknownWorkflow,
     /// 422: the restarted agent has gone another way than the recorded run.
     3012 Diverged,
+    /// 422: the step was completed, and its recorded answer has expired.
+    3013 BodyExpired,
+    /// 422: the workflow was closed so long ago that its records are gone.
+    3014 WorkflowRemoved,
     /// 422: a strict replay has no recorded answer to this call.
     3015 NotInRun,
     // 4: the upstream.
@@ -164,6 +170,8 @@ codes! {
     5013 BadExport,
     /// The journal has other records of the workflow.
     5014 WorkflowThere,
+    /// 503: the journal has reached the size that it may have.
+    5015 JournalFull,
     /// A strict replay was to be complete, and recorded steps were not asked for.
     5016 ReplayIncomplete,
     /// There are no such attempts to compare.

@@ -16,11 +16,13 @@ mod pipeline;
 pub mod recording;
 mod refusal;
 pub mod resolve;
+pub mod retention;
 mod run;
 mod setbacks;
 pub mod sidecar;
 mod socket;
 mod stage;
+pub mod sweep;
 mod tasks;
 
 pub use tasks::Tasks;

@@ -4,11 +4,15 @@
 use crate::journal::{self, Batch, Head, Journal, Record, Ticket, Urgency};
 use crate::model::{AttemptId, AttemptReason, StepIndex, StepState, Timestamp, WorkflowKey};
 
-use super::sidecar::Sidecar;
+use super::run::RunState;
+use super::sidecar::{Reuse, Sidecar};
 
 /// Why an operation on a workflow was refused. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
+    /// An agent of it is connected.
+    #[error("an agent is connected")]
+    Attended,
     /// The answer that somebody gives cannot be one of this call.
     #[error("{0}")]
     BadAnswer(String),
@@ -18,6 +22,8 @@ pub enum OperationError {
     /// Records of it are lost; it takes no new ones.
     #[error("the workflow's records are damaged: {0}")]
     Damaged(String),
+    #[error("the sidecar met a defect of its own: {0}")]
+    Defect(String),
     /// The sidecar is shutting down.
     #[error("the sidecar is shutting down")]
     Draining,
@@ -91,9 +97,15 @@ impl Sidecar {
         let (attempt, ticket) = {
             let mut state = run.state.lock();
             let head = self.journal.attach(key)?;
+            // What is closed begins anew, where the config lets it.
+            let begins = |head: &Head| self.snapshot().reuse == Reuse::NewRun && head.closed.is_some();
+            let head = head.filter(|head| head.damage.is_some() || !begins(head));
             let last = head.as_ref().map(writable).transpose()?.and_then(|head| head.attempt.as_ref());
             let attempt = last.map_or(AttemptId::FIRST, |last| last.attempt.next());
             let records = self.opening(head.is_none(), attempt, reason);
+            if head.is_none() {
+                state.forget()?;
+            }
             let batch = Batch { records, bodies: Vec::new() };
             let ticket = self.journal.commit(key, self.journal.epoch(), batch, Urgency::Now)?;
             state.begin(attempt, last, self.clock.since_boot());
@@ -128,14 +140,29 @@ impl Sidecar {
         let run = self.runs.of(key);
         let ticket = {
             let state = run.state.lock();
-            if let Some(step) = state.running.keys().min() {
-                return Err(OperationError::Running { step: *step, count: state.running.len() });
-            }
+            state.rests()?;
             close(self.journal.as_ref(), key, reason, self.clock.now())?
         };
         let Some(ticket) = ticket else { return Ok(Closing::Already) };
         ticket.await?;
         Ok(Closing::Done)
+    }
+}
+
+impl RunState {
+    /// No step of it is running.
+    pub(super) fn rests(&self) -> Result<(), OperationError> {
+        match self.running.keys().min() {
+            Some(step) => Err(OperationError::Running { step: *step, count: self.running.len() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets an earlier run, of which no step is running.
+    pub(super) fn forget(&mut self) -> Result<(), OperationError> {
+        self.rests()?;
+        *self = Self::default();
+        Ok(())
     }
 }
 
@@ -178,7 +205,7 @@ pub(super) fn writable(head: &Head) -> Result<&Head, OperationError> {
 
 /// The newest step in doubt. Looks from the newest step back and stops when every step without an answer
 /// has been seen: those are few and new.
-fn in_doubt(
+pub(super) fn in_doubt(
     journal: &dyn Journal,
     key: &WorkflowKey,
     head: &Head,
@@ -212,6 +239,7 @@ mod tests {
         UpstreamName, WorkflowId,
     };
     use crate::proxy::feed::Feed;
+    use crate::proxy::retention::Retention;
     use crate::proxy::sidecar::{JournalUnavailable, Limits, Snapshot};
     use crate::telemetry::metrics::Metrics;
 
@@ -225,6 +253,9 @@ mod tests {
             is_shared: false,
             refuses_divergence: true,
             recording: None,
+            reuse: Reuse::Refuse,
+            retention: Retention::default(),
+            journal_bytes_max: None,
         };
         let metrics = Arc::new(Metrics::new("0", "none").unwrap());
         Sidecar::new(

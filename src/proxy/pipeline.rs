@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::headers;
 use super::refusal::{self, Asker};
 use super::sidecar::{JournalUnavailable, Sidecar};
+use super::stage::enroll::Standing;
 use super::stage::open::OpenStep;
 use super::stage::recall::{Asked, Recall, Served};
 use super::stage::respond::Departure;
@@ -190,6 +191,9 @@ async fn live(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Res
     let enrolled = enroll::attempt(sidecar, call, workflow, None).await?;
     if strict::applies(sidecar) {
         return strict::live(call);
+    }
+    if enrolled.standing != Standing::Open {
+        return pass::closed(&enrolled.run, call);
     }
     if let Some(departure) = resume::rest(sidecar, &enrolled, call).await? {
         return Ok(departure);

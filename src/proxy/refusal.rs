@@ -242,6 +242,29 @@ pub(crate) fn workflow_closed() -> Refusal {
     refuse(422, Code::WorkflowClosed, Again::Pointless, message)
 }
 
+pub(crate) fn workflow_removed() -> Refusal {
+    let message =
+        "this workflow was closed so long ago that its records are gone; a new task needs a new workflow id";
+    refuse(422, Code::WorkflowRemoved, Again::Pointless, message)
+}
+
+pub(crate) fn body_expired(step: StepIndex) -> Refusal {
+    let message = format!(
+        "step {step} of this closed workflow was completed, and its recorded answer has expired; the call is not \
+         sent again"
+    );
+    refuse(422, Code::BodyExpired, Again::Harmful, message)
+}
+
+pub(crate) fn journal_full(bytes_max: u64) -> Refusal {
+    let message = format!(
+        "the journal is as large as it may be ({} MiB, journal.size_mib_max); new steps are refused, and nothing \
+         was sent",
+        bytes_max >> 20
+    );
+    refuse(503, Code::JournalFull, Again::Pointless, message)
+}
+
 pub(crate) fn in_doubt(step: StepIndex, operation: &str, upstream: &str) -> Refusal {
     let message = format!(
         "step {step} (`{operation}` at {upstream}) is in doubt: the call may have been carried out, and its \
@@ -288,7 +311,7 @@ pub(crate) fn journal(error: &journal::Error) -> Refusal {
 }
 
 pub(crate) fn is_journal_unavailable(refusal: &Refusal) -> bool {
-    refusal.code == Code::JournalUnavailable.as_str()
+    [Code::JournalUnavailable.as_str(), Code::JournalFull.as_str()].contains(&refusal.code.as_ref())
 }
 
 pub(crate) fn shutting_down() -> Refusal {

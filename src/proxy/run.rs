@@ -204,7 +204,7 @@ impl RunState {
         self.attempt = Some(LiveAttempt::new(attempt, now));
     }
 
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.attempt.as_ref().is_none_or(|attempt| !attempt.is_connected())
     }
 

@@ -20,7 +20,9 @@ use crate::upstream;
 
 use super::notes::Notes;
 use super::recording::Recording;
+use super::retention::Retention;
 use super::run::Runs;
+use super::sweep::Sweeper;
 use super::tasks::Tasks;
 
 /// One upstream, ready to be called.
@@ -79,6 +81,16 @@ pub enum JournalUnavailable {
     Passthrough,
 }
 
+/// What becomes of a call that names a closed workflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// It begins a new run, which knows nothing of the old one.
+    NewRun,
+    Refuse,
+    /// It is given what is recorded, and nothing else.
+    Replay,
+}
+
 /// One version of everything a call depends on. Never changed; a reload builds another.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -95,6 +107,10 @@ pub struct Snapshot {
     pub refuses_divergence: bool,
     /// Calls are answered from these recorded runs alone, and nothing is sent.
     pub recording: Option<Arc<Recording>>,
+    pub reuse: Reuse,
+    pub retention: Retention,
+    /// New steps are refused when the journal takes this much on disk; `None`: when the disk is full.
+    pub journal_bytes_max: Option<u64>,
 }
 
 /// The sidecar: everything that outlives one call.
@@ -106,6 +122,7 @@ pub struct Sidecar {
     pub(crate) runs: Runs,
     pub(crate) tasks: Tasks,
     pub(crate) notes: Notes,
+    pub(crate) sweeper: Sweeper,
     pub(crate) peers: Arc<Finder>,
     pub(crate) metrics: Arc<Metrics>,
     draining: watch::Sender<bool>,
@@ -128,6 +145,7 @@ impl Sidecar {
             runs: Runs::default(),
             tasks: Tasks::default(),
             notes: Notes::default(),
+            sweeper: Sweeper::default(),
             peers: Arc::default(),
             metrics,
             draining: watch::channel(false).0,

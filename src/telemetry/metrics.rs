@@ -26,6 +26,9 @@ pub struct Metrics {
     running: IntGauge,
     live_workflows: IntGauge,
     ready: IntGauge,
+    journal_bytes: IntGauge,
+    journal_bytes_max: IntGauge,
+    oldest_open_s: IntGauge,
 }
 
 impl Metrics {
@@ -87,6 +90,15 @@ impl Metrics {
             running: gauge("outrigger_steps_running", "Steps and streams at work.")?,
             live_workflows: gauge("outrigger_workflows_live", "Workflows held in memory.")?,
             ready: gauge("outrigger_ready", "1 while new steps are accepted.")?,
+            journal_bytes: gauge("outrigger_journal_bytes", "What the journal takes on disk.")?,
+            journal_bytes_max: gauge(
+                "outrigger_journal_bytes_max",
+                "What the journal may take on disk; 0: as much as there is.",
+            )?,
+            oldest_open_s: gauge(
+                "outrigger_workflow_oldest_open_seconds",
+                "Age of the oldest workflow that is not closed, as of the last sweep.",
+            )?,
             registry,
         })
     }
@@ -140,6 +152,9 @@ impl Metrics {
         self.running.set(now.running);
         self.live_workflows.set(now.live_workflows);
         self.ready.set(i64::from(now.ready));
+        self.journal_bytes.set(now.journal_bytes);
+        self.journal_bytes_max.set(now.journal_bytes_max);
+        self.oldest_open_s.set(now.oldest_open_s);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
@@ -149,6 +164,10 @@ impl Metrics {
 /// Values that are read, not counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Gauges {
+    pub journal_bytes: i64,
+    /// 0: no limit is set.
+    pub journal_bytes_max: i64,
+    pub oldest_open_s: i64,
     pub running: i64,
     pub live_workflows: i64,
     pub ready: bool,
@@ -174,12 +193,23 @@ mod tests {
         for source in [Source::Live, Source::Replay, Source::Replay, Source::Join] {
             metrics.step(&StepEvent { source, ..live });
         }
-        let text = metrics.render(Gauges { running: 1, live_workflows: 2, ready: true }).unwrap();
+        let now = Gauges {
+            journal_bytes: 8,
+            journal_bytes_max: 10,
+            oldest_open_s: 3600,
+            running: 1,
+            live_workflows: 2,
+            ready: true,
+        };
+        let text = metrics.render(now).unwrap();
         for line in [
             r#"outrigger_tokens_total{direction="input"} 7"#,
             r#"outrigger_tokens_saved_total{direction="output"} 6"#,
             r#"outrigger_steps_total{kind="llm",source="replay",state="completed"} 2"#,
             "outrigger_ready 1",
+            "outrigger_journal_bytes 8",
+            "outrigger_journal_bytes_max 10",
+            "outrigger_workflow_oldest_open_seconds 3600",
         ] {
             assert!(text.lines().any(|found| found == line), "no line {line} in:\n{text}");
         }

@@ -9,6 +9,7 @@ mod matching;
 mod order;
 mod probes;
 mod resolved;
+mod retention;
 mod scrubs;
 mod setbacks;
 mod tools;

@@ -11,7 +11,7 @@ use crate::proxy::call::Call;
 use crate::proxy::recording::Recording;
 use crate::proxy::refusal;
 use crate::proxy::run::{LiveAttempt, Run, RunState};
-use crate::proxy::sidecar::Sidecar;
+use crate::proxy::sidecar::{Reuse, Sidecar};
 use crate::wire::refusal::Refusal;
 
 /// An attempt must have been idle this long before a repeated first request can open the next one.
@@ -25,6 +25,17 @@ pub(crate) struct Enrolled {
     pub(crate) reason: AttemptReason,
     /// The attempt was named, or its process seen: another life of the agent would have been noticed.
     pub(crate) is_told_apart: bool,
+    pub(crate) standing: Standing,
+}
+
+/// What the workflow still takes and gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is closed; what was recorded is named and cannot be given any more.
+    BodiesExpired,
+    Open,
+    /// It is closed; what is recorded is given, and nothing is sent.
+    Replays,
 }
 
 /// Finds or opens the attempt. `asked` is the fingerprint of a step, `None` for calls that are no steps.
@@ -46,26 +57,36 @@ pub(crate) async fn attempt(
         None => call.connection.peer(&sidecar.peers).await,
     };
     let run = sidecar.runs.of(&key);
-    let (attempt, reason) = {
+    let (attempt, reason, standing) = {
         let mut state = run.state.lock();
         let head = sidecar.journal.attach(&key).map_err(|error| refusal::journal(&error))?;
         let chosen = choose(sidecar, &state, &key, head.as_ref(), call, peer, asked)?;
         match chosen {
             Chosen::Current(current) => {
                 adopt(&mut state, current.attempt, sidecar.clock.since_boot());
-                (current.attempt, current.reason)
+                (current.attempt, current.reason, Standing::Open)
             }
             Chosen::Next(attempt, reason) => {
-                open(sidecar, &key, head.is_none(), attempt, reason, peer)?;
-                let before = head.as_ref().and_then(|head| head.attempt.as_ref());
+                let is_new = head.as_ref().is_none_or(|head| head.closed.is_some());
+                if is_new {
+                    state.forget().map_err(|_| refusal::workflow_closed())?;
+                }
+                open(sidecar, &key, is_new, attempt, reason, peer)?;
+                let before = head.as_ref().filter(|_| !is_new).and_then(|head| head.attempt.as_ref());
                 state.begin(attempt, before, sidecar.clock.since_boot());
-                (attempt, reason)
+                (attempt, reason, Standing::Open)
+            }
+            Chosen::Replayed { attempt, reason, standing } => {
+                if state.attempt.as_ref().is_none_or(|live| live.id != attempt) {
+                    state.attempt = Some(LiveAttempt::new(attempt, sidecar.clock.since_boot()));
+                }
+                (attempt, reason, standing)
             }
         }
     };
     note(sidecar, &run, call, peer, asked);
     let is_told_apart = call.attempt.is_some() || peer.is_some();
-    Ok(Enrolled { run, attempt, reason, is_told_apart })
+    Ok(Enrolled { run, attempt, reason, is_told_apart, standing })
 }
 
 /// In a strict replay attempts stand beside each other: each begins the recorded run anew, whatever the others do.
@@ -91,12 +112,19 @@ fn replay(
     }
     let run = sidecar.runs.of_attempt(&recorded.key, attempt);
     adopt(&mut run.state.lock(), attempt, sidecar.clock.since_boot());
-    Ok(Enrolled { run, attempt, reason: AttemptReason::Explicit, is_told_apart: true })
+    let (reason, standing) = (AttemptReason::Explicit, Standing::Open);
+    Ok(Enrolled { run, attempt, reason, is_told_apart: true, standing })
 }
 
 enum Chosen {
     Current(AttemptHead),
     Next(AttemptId, AttemptReason),
+    /// Of a closed workflow: an attempt that this process alone knows of.
+    Replayed {
+        attempt: AttemptId,
+        reason: AttemptReason,
+        standing: Standing,
+    },
 }
 
 fn choose(
@@ -117,7 +145,15 @@ fn choose(
         return Ok(Chosen::Next(call.attempt.unwrap_or(AttemptId::FIRST), reason));
     };
     if head.closed.is_some() {
-        return Err(refusal::workflow_closed());
+        let first = call.attempt.unwrap_or(AttemptId::FIRST);
+        return match snapshot.reuse {
+            Reuse::NewRun if !snapshot.is_issued_only => Ok(Chosen::Next(first, AttemptReason::First)),
+            Reuse::NewRun | Reuse::Refuse | Reuse::Replay if head.removed.is_some() => {
+                Err(refusal::workflow_removed())
+            }
+            Reuse::NewRun | Reuse::Refuse => Err(refusal::workflow_closed()),
+            Reuse::Replay => replayed(sidecar, state, key, head, call, peer, asked),
+        };
     }
     let Some(current) = &head.attempt else {
         return Ok(Chosen::Next(call.attempt.unwrap_or(AttemptId::FIRST), AttemptReason::First));
@@ -131,6 +167,43 @@ fn choose(
             None => Ok(by_rewind(sidecar, state, key, call, current, asked)),
         },
     }
+}
+
+/// The attempt that replays a closed workflow: one after the last that is recorded, told apart as others are.
+fn replayed(
+    sidecar: &Sidecar,
+    state: &RunState,
+    key: &WorkflowKey,
+    head: &Head,
+    call: &Call,
+    peer: Option<&Peer>,
+    asked: Option<&Fingerprint>,
+) -> Result<Chosen, Refusal> {
+    let standing = if head.bodies_expired.is_some() { Standing::BodiesExpired } else { Standing::Replays };
+    let Some(last) = &head.attempt else { return Err(refusal::workflow_closed()) };
+    let live = state.attempt.as_ref().map(|live| live.id).filter(|live| *live > last.attempt);
+    let next = |attempt| match (call.attempt, peer) {
+        (Some(named), _) => (named, AttemptReason::Explicit),
+        (None, Some(_)) => (attempt, AttemptReason::Process),
+        (None, None) => (attempt, AttemptReason::Rewind),
+    };
+    let (attempt, reason) = match (live, call.attempt) {
+        (_, Some(named)) if named <= last.attempt => return Err(refusal::workflow_closed()),
+        (Some(live), Some(named)) if named < live => return Err(refusal::fenced(named, live)),
+        (None, _) | (_, Some(_)) => next(last.attempt.next()),
+        (Some(live), None) => {
+            let current = AttemptHead { attempt: live, peer: None, used_completed: 0, ..last.clone() };
+            let chosen = match peer {
+                Some(peer) => by_process(state, &current, peer, sidecar.snapshot().is_shared)?,
+                None => by_rewind(sidecar, state, key, call, &current, asked),
+            };
+            match chosen {
+                Chosen::Next(attempt, reason) | Chosen::Replayed { attempt, reason, .. } => (attempt, reason),
+                Chosen::Current(_) => next(live),
+            }
+        }
+    };
+    Ok(Chosen::Replayed { attempt, reason, standing })
 }
 
 /// Rule (b): the attempt is its process, that process's relatives and, while it lives, its group.

@@ -20,7 +20,7 @@ use crate::wire::mcp;
 use crate::wire::refusal::Refusal;
 use crate::wire::status;
 
-use super::enroll::Enrolled;
+use super::enroll::{Enrolled, Standing};
 use super::fetch::{Broken, Fetched};
 use super::look;
 use super::respond::{self, Departure};
@@ -38,11 +38,18 @@ pub(crate) async fn serve(
         return recorded(sidecar, enrolled, call, &listed).await;
     }
     let head = sidecar.journal.attach(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
-    if head.is_some_and(|head| head.ahead() > 0)
+    let is_closed = enrolled.standing != Standing::Open;
+    if (is_closed || head.is_some_and(|head| head.ahead() > 0))
         && let Some(listed) =
             sidecar.journal.listed(&enrolled.run.key, list).map_err(|error| refusal::journal(&error))?
     {
+        if enrolled.standing == Standing::BodiesExpired {
+            return Err(refusal::workflow_closed());
+        }
         return recorded(sidecar, enrolled, call, &listed).await;
+    }
+    if is_closed {
+        return Err(refusal::workflow_closed());
     }
     live(sidecar, enrolled, call, list).await
 }

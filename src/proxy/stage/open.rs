@@ -82,6 +82,9 @@ impl Slot {
         asked: &Asked,
     ) -> Result<Option<(OpenStep, Served)>, Refusal> {
         let run = Arc::clone(&self.enrolled.run);
+        if self.again.is_none() {
+            sidecar.check_space()?;
+        }
         // Before the lock: it takes as long as the body is large.
         let request = (self.again.is_none() && !idempotency::is_argument(call)).then(|| Body {
             hash: BodyHash(*blake3::hash(&call.body).as_bytes()),

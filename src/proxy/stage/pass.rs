@@ -117,20 +117,31 @@ fn passed(sidecar: &Sidecar, call: &Call, body: AnswerBody, tap: Option<Tap>) ->
 
 const LISTENING_SILENCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// The live side of MCP for a closed workflow: what a session of the sidecar's own is told stays here, and nothing
+/// leaves.
+pub(crate) fn closed(run: &Run, call: &Call) -> Result<Departure, Refusal> {
+    answered_here(run, call).ok_or_else(refusal::workflow_closed)
+}
+
+/// The answer to a call of a session that no upstream knows of yet, where none need know.
+fn answered_here(run: &Run, call: &Call) -> Option<Departure> {
+    let departure = session::is_unopened(run, call).then(|| unopened(call)).flatten()?;
+    if call.method == Method::DELETE {
+        session::end(run, call);
+    }
+    Some(departure)
+}
+
 /// Forwards the live side of MCP for a workflow, under the session that stands behind the agent's.
 pub(crate) async fn live(sidecar: &Arc<Sidecar>, run: &Arc<Run>, call: &Call) -> Result<Departure, Refusal> {
     if takes_back_effect(run, call) {
         return Ok(answered(StatusCode::ACCEPTED, Bytes::new()));
     }
-    let unopened_yet = session::is_unopened(run, call);
     let ends = call.method == Method::DELETE;
-    if unopened_yet && call.method == Method::GET {
+    if call.method == Method::GET && session::is_unopened(run, call) {
         return Ok(listen::later(sidecar, run, call));
     }
-    if unopened_yet && let Some(departure) = unopened(call) {
-        if ends {
-            session::end(run, call);
-        }
+    if let Some(departure) = answered_here(run, call) {
         return Ok(departure);
     }
     let mut outgoing = headers::outbound(&call.headers, false);

@@ -20,7 +20,7 @@ use crate::wire::refusal::Refusal;
 
 use super::divergence::{self, Judged, Patience};
 use super::doubt::{self, Held};
-use super::enroll::Enrolled;
+use super::enroll::{Enrolled, Standing};
 use super::open::Slot;
 use super::{renew, repetition, setback, strict};
 
@@ -127,6 +127,7 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
     check_attempt(&state, enrolled)?;
     setback::look_up(question, &mut state)?;
     let found = look_up(question, &state)?;
+    is_given(question, &state, found.decision)?;
     match found.decision {
         Decision::Abandoned(step) => {
             let (operation, upstream) = (&call.inspected.operation.name, call.upstream.name.as_str());
@@ -186,6 +187,20 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
             let slot = Slot::new(enrolled, None, found.summaries.len());
             Ok(Decided::New { slot, rival: open_rival(&state, &found.summaries) })
         }
+    }
+}
+
+/// Of a closed workflow what is recorded is given, as long as it is kept, and nothing else.
+fn is_given(question: &Question<'_>, state: &RunState, decision: Decision) -> Result<(), Refusal> {
+    match (question.enrolled.standing, decision) {
+        (Standing::Open, _) | (Standing::Replays, Decision::Replay(_) | Decision::TellAgain(_)) => Ok(()),
+        (Standing::Replays, Decision::New)
+            if setback::is_left(state, Subject::Call(question.asked.exact)) =>
+        {
+            Ok(())
+        }
+        (Standing::BodiesExpired, Decision::Replay(step)) => Err(refusal::body_expired(step)),
+        (Standing::BodiesExpired | Standing::Replays, _) => Err(refusal::workflow_closed()),
     }
 }
 
@@ -288,7 +303,8 @@ pub(super) fn use_step(
     let served_here = state.attempt.as_ref().is_some_and(|live| live.exchanges.contains_key(&step));
     let known =
         sidecar.journal.usage(key, enrolled.attempt, step).map_err(|error| refusal::journal(&error))?;
-    if served_here || known.is_some() {
+    // What a closed workflow gives is not recorded any more.
+    if served_here || known.is_some() || enrolled.standing != Standing::Open {
         // INVARIANT: what a failed flush has lost is not served. An empty commit asks without writing.
         let asked = sidecar.journal.commit(key, sidecar.journal.epoch(), Batch::default(), Urgency::Ride);
         return asked.map(|_| None).map_err(|error| refusal::journal(&error));

@@ -9,6 +9,7 @@ use crate::proxy::setbacks::{self, Left, Setback};
 use crate::replay::setback::Subject;
 use crate::wire::refusal::Refusal;
 
+use super::enroll::Standing;
 use super::recall::Question;
 use super::strict;
 
@@ -48,6 +49,10 @@ pub(super) fn take(
     let left = state.attempt.as_mut().and_then(|live| live.setbacks.as_mut()?.get_mut(&subject));
     let Some(setback) = left.and_then(|left| left.pop_front()) else { return Ok(None) };
     let (sidecar, enrolled) = (question.sidecar, question.enrolled);
+    if enrolled.standing != Standing::Open {
+        // What a closed workflow gives is not recorded any more.
+        return Ok(Some(setback));
+    }
     let step = match subject {
         Subject::Call(_) => None,
         Subject::Step(step) => Some(step),
