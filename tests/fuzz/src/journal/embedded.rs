@@ -97,7 +97,14 @@ fn write(seed: &Seed, mut script: &[u8]) -> Written {
         let ends = match kind {
             Kind::Trailer => frame::uncbor::<Trailer>(&payload).is_some(),
             Kind::Gap => frame::uncbor::<Gap>(&payload).is_some(),
-            _ => false,
+            Kind::Body
+            | Kind::Compacted
+            | Kind::Damaged
+            | Kind::Opened
+            | Kind::Record
+            | Kind::Seal
+            | Kind::Stopped
+            | Kind::Table => false,
         };
         if ends {
             trailers.push(at..bytes.len() as u64);
