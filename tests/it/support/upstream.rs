@@ -345,10 +345,15 @@ enum Played {
 }
 
 fn play(stream: &mut TcpStream, script: Script) -> Played {
-    for act in script.0 {
+    let mut acts = script.0.into_iter();
+    while let Some(act) = acts.next() {
         match act {
             Act::Send(bytes) => {
                 if stream.write_all(&bytes).is_err() {
+                    // The other side may be gone before everything is sent.
+                    if let Some(Act::Gone(gate)) = acts.find(|act| matches!(act, Act::Gone(_))) {
+                        gate.mark();
+                    }
                     return Played::Over;
                 }
             }
