@@ -3,13 +3,14 @@
 //!
 //! The layers, top to bottom; a module uses only lower ones (see `ARCHITECTURE.md`, enforced by a test):
 //! `cli`, `app`, `admin`, then `proxy`, `timeline` and `config`, then `identity` and `upstream`, then
-//! `journal`, `telemetry`, then the pure `wire`, `replay` and `route`, then the pure `model`, `diag` and `json`.
+//! `journal`, then `failpoint` and `telemetry`, then the pure `wire`, `replay` and `route`, then the pure `model`, `diag` and `json`.
 
 pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod diag;
+pub mod failpoint;
 pub mod identity;
 pub mod journal;
 pub mod json;

@@ -24,10 +24,12 @@ pub(super) fn journal(
     settings: &Settings,
     clock: Arc<SystemClock>,
     admin: SocketAddr,
+    change: impl FnOnce(Options) -> Options,
 ) -> Result<Arc<Embedded>, StartError> {
     let mut options = Options::new(settings.journal.path.clone(), clock);
     options.segment_bytes = u64::from(settings.journal.segment_mib) << 20;
     options.admin = Some(format!("http://{admin}"));
+    let options = change(options);
     let (journal, report) = Embedded::open(options).map_err(StartError::Journal)?;
     tell(&report);
     tracing::info!(

@@ -20,6 +20,8 @@ use crate::admin;
 use crate::config::{Listen, Settings, UnixSocket};
 use crate::journal::Journal;
 use crate::journal::embedded::Embedded;
+#[cfg(feature = "failpoints")]
+use crate::journal::embedded::Options;
 use crate::proxy::listener::{Bound, Listener};
 use crate::proxy::recording::Recording;
 use crate::proxy::retention::Retention;
@@ -51,7 +53,10 @@ pub struct Running {
 /// # Errors
 /// [`StartError`] says which part could not be had, and what to do.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
-    start_with(settings, None).await
+    start_on(settings, None, |settings, clock, admin| {
+        build::journal(settings, clock, admin, |options| options).map(|journal| journal as Arc<dyn Journal>)
+    })
+    .await
 }
 
 /// Serves recorded runs from this journal, and sends nothing: see [`Recording`].
@@ -63,15 +68,31 @@ pub async fn start_replay(
     journal: Arc<dyn Journal>,
     recording: Arc<Recording>,
 ) -> Result<Running, StartError> {
-    start_with(settings, Some((journal, recording))).await
+    start_on(settings, Some(recording), |_, _, _| Ok(journal)).await
 }
 
-async fn start_with(
+/// [`start`] on a journal that is opened otherwise than the settings say.
+///
+/// # Errors
+/// As [`start`].
+#[cfg(feature = "failpoints")]
+pub async fn start_changed(
     settings: Settings,
-    replayed: Option<(Arc<dyn Journal>, Arc<Recording>)>,
+    change: impl FnOnce(Options) -> Options,
+) -> Result<Running, StartError> {
+    start_on(settings, None, |settings, clock, admin| {
+        build::journal(settings, clock, admin, change).map(|journal| journal as Arc<dyn Journal>)
+    })
+    .await
+}
+
+async fn start_on(
+    settings: Settings,
+    recording: Option<Arc<Recording>>,
+    open: impl FnOnce(&Settings, Arc<SystemClock>, SocketAddr) -> Result<Arc<dyn Journal>, StartError>,
 ) -> Result<Running, StartError> {
     let mut files = Vec::new();
-    let started = assemble(settings, replayed, &mut files).await;
+    let started = assemble(settings, recording, open, &mut files).await;
     match started {
         Ok(running) => Ok(Running { files, ..running }),
         Err(error) => {
@@ -84,7 +105,8 @@ async fn start_with(
 /// `files`: what has to be removed again at the end, also when there is an error.
 async fn assemble(
     settings: Settings,
-    replayed: Option<(Arc<dyn Journal>, Arc<Recording>)>,
+    recording: Option<Arc<Recording>>,
+    open: impl FnOnce(&Settings, Arc<SystemClock>, SocketAddr) -> Result<Arc<dyn Journal>, StartError>,
     files: &mut Vec<SocketFile>,
 ) -> Result<Running, StartError> {
     // Addresses first: two sidecars on one port are the commoner mistake, and the journal stays untouched.
@@ -97,10 +119,7 @@ async fn assemble(
     }
     let (admin_socket, admin) = bind_tcp(settings.admin).await?;
     let clock: Arc<SystemClock> = Arc::new(SystemClock);
-    let (journal, recording): (Arc<dyn Journal>, _) = match replayed {
-        Some((journal, recording)) => (journal, Some(recording)),
-        None => (build::journal(&settings, Arc::clone(&clock), admin)?, None),
-    };
+    let journal = open(&settings, Arc::clone(&clock), admin)?;
     let sidecar = build::sidecar(&settings, journal, clock, recording)?;
     let connections = Arc::new(GracefulShutdown::new());
     let places = Arc::new(Semaphore::new(settings.limits.connections_max));
@@ -203,5 +222,5 @@ pub fn retention(settings: &Settings) -> Retention {
 /// # Errors
 /// As [`start`].
 pub fn open_journal(settings: &Settings, admin: SocketAddr) -> Result<Arc<Embedded>, StartError> {
-    build::journal(settings, Arc::new(SystemClock), admin)
+    build::journal(settings, Arc::new(SystemClock), admin, |options| options)
 }

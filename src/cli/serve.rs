@@ -35,6 +35,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         settings.listen = vec![listen];
     }
     log::start(settings.log, log::Stderr::Ours);
+    #[cfg(feature = "failpoints")]
+    arm()?;
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format!("signals cannot be handled: {error}")))?;
     let running = app::start(settings).await?;
@@ -57,4 +59,17 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             Ok(again.exit_code().into())
         }
     }
+}
+
+/// Makes this process die where the environment says, and be wrong as it says.
+#[cfg(feature = "failpoints")]
+fn arm() -> Result<(), Failure> {
+    use crate::failpoint::{self, Kill};
+
+    let armed = config::failpoints(&ProcessEnv).map_err(|error| Failure::new(error.to_string()))?;
+    failpoint::break_with(armed.1);
+    if let Some(trigger) = armed.0 {
+        failpoint::arm(std::sync::Arc::new(Kill::new(trigger)));
+    }
+    Ok(())
 }

@@ -13,11 +13,18 @@ use super::resolve::{self, Resolved};
 use super::settings::Settings;
 use super::{de, expand, tree};
 use crate::diag::Code;
+#[cfg(feature = "failpoints")]
+use crate::failpoint::{BadTrigger, Defect, Trigger};
 
 /// Names the config file when the command line does not.
 const CONFIG_VARIABLE: &str = "OUTRIGGER_CONFIG";
 /// Names the workflow of calls that name none.
 const WORKFLOW_VARIABLE: &str = "OUTRIGGER_WORKFLOW";
+
+#[cfg(feature = "failpoints")]
+const FAILPOINT_VARIABLE: &str = "OUTRIGGER_FAILPOINT";
+#[cfg(feature = "failpoints")]
+const DEFECT_VARIABLE: &str = "OUTRIGGER_DEFECT";
 
 /// Largest config file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -92,6 +99,18 @@ pub fn load_text(name: &str, text: &str, env: &dyn Env) -> Result<Settings, Repo
         )),
     }
     if problems.is_empty() { Ok(settings) } else { Err(Report::new(name, text, problems)) }
+}
+
+/// Where this process is to be killed, as `OUTRIGGER_FAILPOINT` says, and what is built wrong in it, as
+/// `OUTRIGGER_DEFECT` says.
+///
+/// # Errors
+/// When a variable is set to what is none.
+#[cfg(feature = "failpoints")]
+pub fn failpoints(env: &dyn Env) -> Result<(Option<Trigger>, Option<Defect>), BadTrigger> {
+    let trigger = env.var(FAILPOINT_VARIABLE).ok().map(|text| text.parse()).transpose()?;
+    let defect = env.var(DEFECT_VARIABLE).ok().map(|text| text.parse()).transpose()?;
+    Ok((trigger, defect))
 }
 
 fn read(path: &Path) -> Result<String, Problem> {

@@ -21,6 +21,8 @@ mod url;
 
 pub use child_env::{BadEnvArgument, EnvBinding, env_bindings, env_for_children, parse_env_argument};
 pub use listen::parse_listen_argument;
+#[cfg(feature = "failpoints")]
+pub use load::failpoints;
 pub use load::{Env, ProcessEnv, load, load_text};
 pub use replayed::{REPLAY_URL_VARIABLE, env_for_replay, replayed};
 pub use report::{Problem, Report};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::failpoint::{Point, reach};
 use crate::journal::{Batch, Record, Urgency};
 
 use super::run::{Run, RunState};
@@ -64,6 +65,7 @@ impl Sidecar {
             if !records.is_empty() {
                 let batch = Batch { records, bodies: Vec::new() };
                 _ = self.journal.commit(&run.key, self.journal.epoch(), batch, Urgency::Ride);
+                reach(Point::NotesQueued);
             }
         }
     }

@@ -17,7 +17,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const LAYERS: [&[&str]; 9] = [
     &["model", "diag", "json"],
     &["wire", "replay", "policy", "meter", "route", "passport"],
-    &["telemetry"],
+    &["failpoint", "telemetry"],
     &["journal"],
     &["identity", "limits", "cache", "upstream", "approval", "audit"],
     &["proxy", "timeline", "config"],

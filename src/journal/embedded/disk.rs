@@ -10,23 +10,40 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::failpoint::{Defect, is_broken};
+
 /// What a test's layer is asked before and told after the log touches a file.
-#[cfg(test)]
-pub(crate) trait Watch: Send + Sync + std::fmt::Debug {
+#[cfg(any(test, feature = "failpoints"))]
+pub trait Watch: Send + Sync + std::fmt::Debug {
+    /// # Errors
+    /// In place of the disk's own; the bytes are then not written. So below.
     fn write(&self, path: &Path, offset: u64, len: u64) -> io::Result<()>;
+    /// # Errors
+    /// As [`Watch::write`].
     fn sync(&self, path: &Path) -> io::Result<()>;
+    /// What [`Watch::sync`] was asked about is on disk.
     fn synced(&self, path: &Path);
+    /// # Errors
+    /// As [`Watch::write`].
     fn create(&self, path: &Path) -> io::Result<()>;
+    /// # Errors
+    /// As [`Watch::write`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// # Errors
+    /// As [`Watch::write`].
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// # Errors
+    /// As [`Watch::write`].
     fn set_len(&self, path: &Path) -> io::Result<()>;
+    /// # Errors
+    /// As [`Watch::write`].
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The disk, or in tests whatever stands before it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "failpoints"))]
     pub(crate) watch: Option<Arc<dyn Watch>>,
 }
 
@@ -35,7 +52,7 @@ pub(crate) struct Disk {
 pub(super) struct LogFile {
     file: Arc<File>,
     path: PathBuf,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "failpoints"))]
     watch: Option<Arc<dyn Watch>>,
 }
 
@@ -48,7 +65,7 @@ const ZEROS_LEN: usize = 256 << 10;
 impl Disk {
     /// A new file; whatever had the name is gone.
     pub(super) fn create(&self, path: &Path) -> io::Result<LogFile> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "failpoints"))]
         if let Some(watch) = &self.watch {
             watch.create(path)?;
         }
@@ -62,20 +79,20 @@ impl Disk {
     }
 
     #[cfg_attr(
-        not(test),
+        not(any(test, feature = "failpoints")),
         expect(clippy::unused_self, reason = "in tests it says what stands before the disk")
     )]
     fn file(&self, file: File, path: &Path) -> LogFile {
         LogFile {
             file: Arc::new(file),
             path: path.to_owned(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "failpoints"))]
             watch: self.watch.clone(),
         }
     }
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "failpoints"))]
         if let Some(watch) = &self.watch {
             watch.rename(from, to)?;
         }
@@ -84,11 +101,11 @@ impl Disk {
 
     /// Takes a name away; a file without names is gone once nobody has it open.
     #[cfg_attr(
-        not(test),
+        not(any(test, feature = "failpoints")),
         expect(clippy::unused_self, reason = "in tests it says what stands before the disk")
     )]
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "failpoints"))]
         if let Some(watch) = &self.watch {
             watch.remove(path)?;
         }
@@ -97,7 +114,7 @@ impl Disk {
 
     /// Makes the names in a directory durable.
     pub(super) fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "failpoints"))]
         if let Some(watch) = &self.watch {
             watch.sync_dir(path)?;
         }
@@ -121,7 +138,7 @@ impl LogFile {
 
     /// Writes all of `slices`, one after the other, in as few calls as the kernel allows.
     pub(super) fn write_all_at(&self, slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "failpoints"))]
         self.about_to_write(offset, slices.iter().map(|slice| slice.len() as u64).sum())?;
         let mut rest = slices;
         IoSlice::advance_slices(&mut rest, 0);
@@ -141,7 +158,7 @@ impl LogFile {
     }
 
     pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "failpoints"))]
         self.about_to_write(offset, bytes.len() as u64)?;
         self.file.write_all_at(bytes, offset)
     }
@@ -167,26 +184,29 @@ impl LogFile {
 
     /// Makes what was written durable, and the length if it changed.
     pub(super) fn sync(&self) -> io::Result<()> {
-        #[cfg(test)]
+        if is_broken(Defect::FlushLeftOut) {
+            return Ok(());
+        }
+        #[cfg(any(test, feature = "failpoints"))]
         if let Some(watch) = &self.watch {
             watch.sync(&self.path)?;
         }
         rustix::fs::fdatasync(&self.file)?;
-        #[cfg(test)]
+        #[cfg(any(test, feature = "failpoints"))]
         if let Some(watch) = &self.watch {
             watch.synced(&self.path);
         }
         Ok(())
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "failpoints"))]
     fn about_to_write(&self, offset: u64, len: u64) -> io::Result<()> {
         self.watch.as_ref().map_or(Ok(()), |watch| watch.write(&self.path, offset, len))
     }
 
     /// Cuts or extends the file.
     pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "failpoints"))]
         if let Some(watch) = &self.watch {
             watch.set_len(&self.path)?;
         }

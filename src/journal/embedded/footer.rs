@@ -10,6 +10,8 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 use zstd::bulk;
 
+use crate::failpoint::{Point, reach};
+
 use super::disk::{self, LogFile};
 use super::frame::{self, Compacted, Kind, Seed};
 use super::row::{self, Place, Rows, Sheet, Short};
@@ -132,12 +134,15 @@ pub(super) fn write_with(
     };
     let place = out.put(Kind::Seal, &frame::cbor(&directory))?;
     let Writer { at, bytes, .. } = out;
+    reach(Point::FooterStarted);
     file.set_len(at + TAIL_LEN as u64)?;
     file.write_at(&bytes, ended.end)?;
     file.sync()?;
+    reach(Point::FooterWritten);
     // INVARIANT: the tail is written when everything it leads to is on disk, so that a tail that is there
     // after a power cut never leads to a footer that is not.
     file.write_at(&tail(place.offset, head.salt), at)?;
+    reach(Point::FooterEnded);
     file.sync()
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::failpoint::{Point, reach};
+
 use super::disk::Disk;
 use super::footer::{self, Ended, Sealed};
 use super::frame::Seed;
@@ -154,7 +156,9 @@ impl Sealer {
         };
         self.store.resized(full.filled, footer.len());
         self.store.add_sealed(&footer);
+        reach(Point::SegmentSealed);
         self.index(&footer);
+        reach(Point::IndexWritten);
         self.newest = Some((number, ended.hash));
         if self.unindexed.is_empty() {
             self.mark();
@@ -189,6 +193,7 @@ impl Sealer {
     fn mark(&self) {
         if let Some((segment, hash)) = self.newest {
             self.store.index().mark(&Watermark { segment, hash, boot_id: self.boot_id.clone() });
+            reach(Point::IndexMarked);
         }
     }
 }

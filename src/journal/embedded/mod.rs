@@ -46,6 +46,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
+use crate::failpoint::{Point, reach};
 use crate::model::{AttemptId, BodyHash, Clock, Epoch, Fingerprint, StepIndex, WorkflowKey};
 
 use super::body::Packer;
@@ -57,6 +58,8 @@ use super::{
     closed, codec, newest_first,
 };
 use disk::Disk;
+#[cfg(any(test, feature = "failpoints"))]
+pub use disk::Watch;
 use frame::Kind;
 use live::{Live, LiveMap, View};
 pub use open::{Damage, IndexReport, OpenError, OpenReport, Options, Torn};
@@ -461,6 +464,7 @@ impl Journal for Embedded {
         if let Some(poisoned) = self.poison.get() {
             return Err(poisoned);
         }
+        reach(Point::StopComing);
         // INVARIANT: the clean mark says that the index is on disk, so it is written after the index is.
         if let Err(error) = self.store.index().sync() {
             warn!(%error, "the journal's index cannot be flushed; it will be made again");

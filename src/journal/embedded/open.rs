@@ -50,6 +50,13 @@ impl Options {
             boot_id: None,
         }
     }
+
+    /// Puts a test's layer before the disk, and another boot in the place of the machine's.
+    #[cfg(feature = "failpoints")]
+    #[must_use]
+    pub fn behind(self, watch: Arc<dyn super::disk::Watch>, boot_id: &str) -> Self {
+        Self { disk: Disk { watch: Some(watch) }, boot_id: Some(boot_id.to_owned()), ..self }
+    }
 }
 
 /// What was found when the journal was opened.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use crate::failpoint::{Point, reach};
 use crate::model::WorkflowKey;
 
 use super::super::codec;
@@ -403,6 +404,7 @@ impl Recovery<'_> {
                 fs::write(&kept, bytes)?;
                 File::open(&kept)?.sync_all()?;
                 self.disk.sync_dir(self.log)?;
+                reach(Point::TailKept);
                 let file = self.disk.open(&path)?;
                 file.write_at(&vec![0; bytes.len()], range.start)?;
                 file.sync()

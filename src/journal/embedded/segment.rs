@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::failpoint::{Point, reach};
+
 use super::disk::{self, Disk, LogFile};
 use super::frame::{self, Kind, Seed};
 use super::row::Place;
@@ -120,7 +122,9 @@ pub(super) fn prepare(disk: &Disk, log: &Path, head: Head, len: u64) -> io::Resu
     let path = path(log, head.number);
     let unfinished = path.with_extension("new");
     let made = fill(disk, &unfinished, &head, len).and_then(|mut file| {
+        reach(Point::SegmentFilled);
         disk.rename(&unfinished, &path)?;
+        reach(Point::SegmentNamed);
         disk.sync_dir(log)?;
         file.set_path(path);
         Ok(file)

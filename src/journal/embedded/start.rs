@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::warn;
 
+use crate::failpoint::{Point, reach};
 use crate::model::{Epoch, WorkflowKey};
 
 use super::super::Durability;
@@ -109,6 +110,7 @@ fn open_locked(
     let mut frames = vec![(Kind::Opened, frame::cbor(&opened))];
     frames.extend(notes.iter().map(|(key, what)| (Kind::Damaged, frame::cbor(&Damaged::new(key, what)))));
     writer::write_first(&mut writer, frames).map_err(OpenError::Journal)?;
+    reach(Point::EpochOpened);
     take_note(&store, &notes)?;
     let holder = Holder { pid: std::process::id(), admin: options.admin.clone(), epoch: epoch.0 };
     lock.tell(&holder).map_err(OpenError::io("writing the lock file"))?;

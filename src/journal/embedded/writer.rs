@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tracing::error;
 
+use crate::failpoint::{Point, reach};
+
 use super::super::Error;
 use super::footer::Ended;
 use super::frame::{self, HEAD_LEN, Kind, Named, Trailer};
@@ -92,6 +94,7 @@ impl Writer {
         for done in entries.iter_mut().filter_map(|entry| entry.done.take()) {
             let _ = done.send(Ok(()));
         }
+        reach(Point::BatchTold);
         // The keeper ends only after the writer.
         let _ = self.keeper.send(ToKeeper::Durable(entries));
     }
@@ -123,6 +126,7 @@ impl Writer {
         let next = self.prepared.recv().unwrap_or_else(|_| gone());
         let next = next.map_err(|source| self.poison.set("preparing the log's next segment", source))?;
         self.current.store(next.head.number, Ordering::Release);
+        reach(Point::SegmentRotated);
         let (number, seed, reader) = (next.head.number, next.seed.clone(), next.file.reader());
         let full = std::mem::replace(&mut self.segment, next);
         let Tip { batch, hash, epoch, boot_id } = self.tip.clone();
@@ -156,12 +160,15 @@ impl Writer {
             at += parcel.len();
         }
         let slices = frames.iter().flat_map(|(head, payload)| [IoSlice::new(head), IoSlice::new(payload)]);
+        reach(Point::BatchStarted);
         let written = self.segment.file.write_all_at(&mut slices.collect::<Vec<_>>(), start);
+        reach(Point::BatchWritten);
         let flushed = written.and_then(|()| self.segment.file.sync());
         flushed.map_err(|source| {
             let doing = format!("writing to {}", segment::shown(self.segment.head.number));
             self.poison.set(&doing, source)
         })?;
+        reach(Point::BatchFlushed);
         self.segment.end = at;
         self.segment.filled = self.segment.filled.max(at);
         self.tip.batch = number;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failpoint::{Point, reach};
 use crate::identity::peer;
 use crate::journal::{Batch, Head, Peer, Record, Urgency, state::AttemptHead};
 use crate::model::{AttemptId, AttemptReason, BadId, Fingerprint, Owner, StepIndex, WorkflowId, WorkflowKey};
@@ -305,7 +306,9 @@ fn open(
         .journal
         .commit(key, epoch, batch, Urgency::Ride)
         .map(drop)
-        .map_err(|error| refusal::journal(&error))
+        .map_err(|error| refusal::journal(&error))?;
+    reach(Point::AttemptOpened);
+    Ok(())
 }
 
 fn note(sidecar: &Sidecar, run: &Run, call: &Call, peer: Option<&Peer>, asked: Option<&Fingerprint>) {

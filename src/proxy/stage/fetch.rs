@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 
+use crate::failpoint::{Point, reach};
 use crate::model::EffectClass;
 use crate::proxy::call::Call;
 use crate::proxy::feed::{AnswerStart, Feed};
@@ -205,6 +206,7 @@ pub(crate) async fn read(
             feed.call_tools();
         }
         taken.take(&mut pieces, limit);
+        reach(Point::AnswerHalf);
         fed?;
         // Whoever holds up an answer that is not kept holds up the upstream, but not for ever.
         tokio::select! {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::failpoint::{Defect, Point, is_broken, reach};
 use crate::journal::{Batch, Body, Intent, Record, StepSummary, Ticket, Urgency};
 use crate::model::{BodyHash, CallKind, EffectClass, Resolution, StepIndex, StepState};
 use crate::proxy::call::Call;
@@ -108,11 +109,14 @@ impl Slot {
             Some(again) => self.next_try(&question, &found, again)?,
         };
         batch.records = state.with_notes(batch.records);
-        let urgency = if asked.class == EffectClass::Read { Urgency::Ride } else { Urgency::Now };
+        let rides = asked.class == EffectClass::Read || is_broken(Defect::IntentAfterDispatch);
+        let urgency = if rides { Urgency::Ride } else { Urgency::Now };
+        reach(Point::IntentComing);
         let intent = sidecar
             .journal
             .commit(&run.key, sidecar.journal.epoch(), batch, urgency)
             .map_err(|error| refusal::journal(&error))?;
+        reach(Point::IntentQueued);
         let feed = Arc::new(Feed::default());
         state.running.insert(step, Arc::clone(&feed));
         if let Some(live) = &mut state.attempt {

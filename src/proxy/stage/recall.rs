@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failpoint::{Defect, Point, is_broken, reach};
 use crate::journal::{Batch, Journal, Record, StepSummary, Ticket, Urgency};
 use crate::model::{
     AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, FoundBy, InDoubt, StepIndex,
@@ -309,6 +310,10 @@ pub(super) fn use_step(
         let asked = sidecar.journal.commit(key, sidecar.journal.epoch(), Batch::default(), Urgency::Ride);
         return asked.map(|_| None).map_err(|error| refusal::journal(&error));
     }
+    if is_broken(Defect::UseNotWritten) {
+        return Ok(None);
+    }
+    reach(Point::UseComing);
     let (attempt, at) = (enrolled.attempt, sidecar.clock.now());
     let record = Record::Redelivered { step, attempt, at, found_by };
     let batch = Batch { records: state.with_notes([record]), bodies: Vec::new() };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderName, HeaderValue, Response};
 
+use crate::failpoint::{Defect, Point, is_broken, reach};
 use crate::journal::{self, Batch, Body, Completed, FailedAnswer, Record, Ticket, Urgency, Words};
 use crate::model::{
     CallKind, EffectClass, FailureClass, InDoubt, KeyPlace, Source, StepIndex, StepState, Usage,
@@ -159,15 +160,18 @@ struct Failure {
 impl Work<'_> {
     async fn run(&self, intent: Ticket) -> Told {
         if self.asked.class != EffectClass::Read
+            && !is_broken(Defect::IntentAfterDispatch)
             && let Err(told) = self.may_leave(intent).await
         {
             return told;
         }
         let mut outbound = fetch::outbound(self.call);
+        reach(Point::CallLeaving);
         let response = match self.send(&mut outbound).await {
             Ok(response) => response,
             Err(broken) => return self.broken(broken).await,
         };
+        reach(Point::AnswerBegun);
         match fetch::read(self.sidecar, self.call, &outbound, response, self.feed).await {
             Ok(fetched) => self.ended(fetched).await,
             Err(broken) => self.broken(broken).await,
@@ -183,6 +187,7 @@ impl Work<'_> {
             self.feed.refuse(refusal::journal(&error));
             return Err(Told::only(StepState::Refused));
         }
+        reach(Point::IntentDurable);
         if let Err(error) = self.wait_for_callers().await {
             return Err(self.broken(Broken::Upstream(error)).await);
         }
@@ -304,9 +309,15 @@ impl Work<'_> {
         let usage = fetched.outcome.usage;
         let usage_missing =
             self.asked.kind == CallKind::Llm && usage.is_none() && fetched.start.status.is_success();
+        if is_broken(Defect::EndReleasedFirst) {
+            self.feed.release(fetched.start.clone(), fetched.held.clone());
+        }
+        reach(Point::OutcomeComing);
         match self.commit(self.completed(&fetched), Urgency::Now).await {
             Ok(()) => {
+                reach(Point::OutcomeDurable);
                 self.release(fetched);
+                reach(Point::EndReleased);
                 Told { state: StepState::Completed, usage, usage_missing }
             }
             Err(error) => {
@@ -441,10 +452,12 @@ impl Work<'_> {
         let records = [failed].into_iter().chain(in_doubt).collect();
         let batch = Batch { records, bodies: body.into_iter().collect() };
         let urgency = if self.asked.class == EffectClass::Effect { Urgency::Now } else { Urgency::Ride };
+        reach(Point::FailureComing);
         // A failure that cannot be recorded leaves an open intent, which is in doubt for an effect as well.
         if let Err(error) = self.commit(batch, urgency).await {
             tracing::error!(workflow = %self.run.key, step = %self.step, %error, "a failure cannot be recorded");
         }
+        reach(Point::FailureRecorded);
         if doubt { StepState::InDoubt } else { StepState::Failed }
     }
 

@@ -7,6 +7,7 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 
+use crate::failpoint::{Point, reach};
 use crate::journal::{Completed, Record, Ticket};
 use crate::model::{BodyHash, CallKind, Dialect, Fingerprint, Source, StepIndex, StepState};
 use crate::proxy::body::{AgentBody, AtEnd, FeedBody, WholeBody};
@@ -54,6 +55,7 @@ pub(crate) async fn replayed(
     if let Some(ticket) = ticket {
         ticket.await.map_err(|error| refusal::journal(&error))?;
     }
+    reach(Point::UseDurable);
     order::turn(sidecar, &served).await?;
     sidecar.metrics.step(&StepEvent {
         kind: kind(call),
@@ -258,6 +260,7 @@ fn delivered(sidecar: Arc<Sidecar>, served: Served, is_noted: bool) -> AtEnd {
                 return;
             }
         }
+        reach(Point::AnswerDelivered);
         if !is_noted {
             sidecar.note(&served.run, Record::Delivered { step: served.step, attempt: served.attempt });
         }

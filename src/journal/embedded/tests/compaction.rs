@@ -11,7 +11,7 @@ use super::super::super::record::{Completed, Intent};
 use super::super::super::{Body, CompactionBounds};
 use super::super::disk::{Disk, Watch};
 use super::faults::Faulty;
-use super::powercut::{Dice, Layer};
+use super::layer::{Dice, Layer};
 use super::script::{Script, seeded};
 use super::*;
 use crate::model::{RunNonce, Timestamp};

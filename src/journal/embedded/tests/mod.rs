@@ -4,6 +4,7 @@ mod compaction;
 mod crash;
 mod damage;
 mod faults;
+mod layer;
 mod opening;
 mod powercut;
 mod random;
