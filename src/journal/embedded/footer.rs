@@ -135,10 +135,12 @@ pub(super) fn write_with(
     let place = out.put(Kind::Seal, &frame::cbor(&directory))?;
     let Writer { at, bytes, .. } = out;
     reach(Point::FooterStarted);
-    file.set_len(at + TAIL_LEN as u64)?;
     file.write_at(&bytes, ended.end)?;
     file.sync()?;
     reach(Point::FooterWritten);
+    // INVARIANT: a file gets shorter only when its footer is on disk, so that one without a footer that is too
+    // short was cut by somebody else.
+    file.set_len(at + TAIL_LEN as u64)?;
     // INVARIANT: the tail is written when everything it leads to is on disk, so that a tail that is there
     // after a power cut never leads to a footer that is not.
     file.write_at(&tail(place.offset, head.salt), at)?;
@@ -360,7 +362,7 @@ mod tests {
     use super::*;
 
     fn head() -> segment::Head {
-        segment::Head { number: 3, salt: *b"saltsalt" }
+        segment::Head { number: 3, salt: *b"saltsalt", len: 1 << 20 }
     }
 
     fn rows() -> Rows {
@@ -377,7 +379,7 @@ mod tests {
     }
 
     fn sealed(dir: &Path) -> Sealed {
-        let segment = segment::prepare(&Disk::default(), dir, head(), 1 << 20).unwrap();
+        let segment = segment::prepare(&Disk::default(), dir, head()).unwrap();
         let (hash, previous, boot_id) = ([5; 32], [4; 32], "boot".to_owned());
         let ended = Ended { end: 4096, previous, batch: 8, hash, epoch: 1, boot_id, compacted: None };
         write(&segment.file, &segment.head, &ended, &rows()).unwrap();

@@ -125,8 +125,8 @@ impl Sealer {
 
     fn prepare(&self, number: u64) {
         let make = || {
-            let head = segment::Head::new(number)?;
-            segment::prepare(&self.disk, &self.log, head, self.segment_bytes)
+            let head = segment::Head::new(number, self.segment_bytes)?;
+            segment::prepare(&self.disk, &self.log, head)
         };
         let made = make().or_else(|error| {
             // Nothing depends on the first one yet. The second one's error is the writer's.

@@ -55,6 +55,8 @@ pub(super) struct Recovered {
     pub(super) notes: Vec<(WorkflowKey, String)>,
     /// Sealed segments that the index does not have, oldest first.
     pub(super) unindexed: Vec<u64>,
+    /// Segments that were cut short, with the length they had.
+    pub(super) short: Vec<(u64, u64)>,
     pub(super) report: OpenReport,
 }
 
@@ -120,6 +122,9 @@ struct Recovery<'a> {
     /// The number of the record with which each workflow's last run begins, as far as it had to be looked up. What
     /// comes before is not needed any more, and some of it may be gone.
     begins: HashMap<WorkflowKey, u64>,
+    /// Files whose head cannot be read, with their length and what to say of them.
+    headless: Vec<(u64, u64, String)>,
+    short: Vec<(u64, u64)>,
     report: OpenReport,
 }
 
@@ -147,6 +152,8 @@ pub(super) fn run(
         states: HashMap::new(),
         noted: HashMap::new(),
         begins: HashMap::new(),
+        headless: Vec::new(),
+        short: Vec::new(),
         report: OpenReport::default(),
     };
     recovery.run(dir)
@@ -185,6 +192,10 @@ impl Recovery<'_> {
         self.runs_of(&scans);
         let segments = self.replay(&tail, &scans)?;
         self.store.resized(0, size(self.log).map_err(OpenError::io("measuring the log"))?);
+        // Only now every workflow is known that may have had a record there.
+        for (number, len, what) in std::mem::take(&mut self.headless) {
+            self.damaged_everywhere(number, 0..len, &what)?;
+        }
         let numbers_sealed = self.sealed.iter().map(|(number, _)| *number);
         let unindexed = numbers_sealed.filter(|number| *number > indexed).collect();
         self.report.segments_sealed = self.sealed.len();
@@ -194,6 +205,7 @@ impl Recovery<'_> {
             unindexed,
             tip: self.tip,
             notes: self.noted.into_iter().collect(),
+            short: self.short,
             report: self.report,
         })
     }
@@ -264,7 +276,7 @@ impl Recovery<'_> {
             }
             Ok(_) | Err(BadHead::Broken) => {
                 let what = format!("{} does not begin like a segment", segment::shown(number));
-                self.damaged_everywhere(number, 0..bytes.len() as u64, &what)?;
+                self.headless.push((number, bytes.len() as u64, what));
                 Ok(None)
             }
         }
@@ -358,8 +370,24 @@ impl Recovery<'_> {
                 }
                 segments.push(self.writable(unsealed, segment::HEAD_LEN, scan)?);
             }
+            // What is cut off a segment that others go on from shows in the first batch of the next.
+            if last.is_none_or(|last| at >= last) {
+                self.check_length(unsealed, scan)?;
+            }
         }
         Ok(segments)
+    }
+
+    /// Finds a file that has lost its end: what was in it nobody can say.
+    fn check_length(&mut self, unsealed: &Unsealed, scan: &Scan<'_>) -> Result<(), OpenError> {
+        let (is, was) = (unsealed.bytes.len() as u64, unsealed.head.len);
+        if scan.has_footer || is >= was {
+            return Ok(());
+        }
+        let what =
+            format!("{} was cut short: {is} of {was} bytes are there", segment::shown(unsealed.number));
+        self.short.push((unsealed.number, was));
+        self.damaged_everywhere(unsealed.number, is..was, &what)
     }
 
     /// Where the segment's last batch that counts ends, and how many count. Cuts what is torn.

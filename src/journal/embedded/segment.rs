@@ -25,6 +25,8 @@ pub(super) struct Head {
     pub(super) number: u64,
     /// Random, so that nobody who can put bytes into a body can forge a frame.
     pub(super) salt: [u8; 8],
+    /// How long the file is until it gets its footer: a shorter one was cut. 0 where a head does not say.
+    pub(super) len: u64,
 }
 
 /// Why a file does not begin with the head of a segment.
@@ -40,10 +42,10 @@ impl Head {
     ///
     /// # Errors
     /// When the system has no random bytes.
-    pub(super) fn new(number: u64) -> io::Result<Self> {
+    pub(super) fn new(number: u64, len: u64) -> io::Result<Self> {
         let mut salt = [0; 8];
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| io::Error::other("the system has no random bytes"))?;
-        Ok(Self { number, salt })
+        Ok(Self { number, salt, len })
     }
 
     pub(super) fn bytes(&self) -> [u8; HEAD_LEN as usize] {
@@ -52,6 +54,7 @@ impl Head {
         front.extend_from_slice(&u64::from(FORMAT).to_le_bytes());
         front.extend_from_slice(&self.number.to_le_bytes());
         front.extend_from_slice(&self.salt);
+        front.extend_from_slice(&self.len.to_le_bytes());
         front.resize(HEAD_LEN as usize - 4, 0);
         let crc = crc32fast::hash(&front).to_le_bytes();
         front.extend_from_slice(&crc);
@@ -75,7 +78,8 @@ impl Head {
         if format > FORMAT {
             return Err(BadHead::Newer(format));
         }
-        Ok(Self { number: u64::from_le_bytes(take(16)), salt: take(24) })
+        let [number, len] = [16, 32].map(|at| u64::from_le_bytes(take(at)));
+        Ok(Self { number, salt: take(24), len })
     }
 
     pub(super) fn seed(&self) -> Seed {
@@ -114,14 +118,14 @@ pub(super) struct Segment {
     pub(super) previous: [u8; 32],
 }
 
-/// Makes a new, empty, zero-filled segment, durable with its name.
+/// Makes a new, empty, zero-filled segment of its head's length, durable with its name.
 ///
 /// # Errors
 /// Whatever the disk says; nothing of the segment remains then.
-pub(super) fn prepare(disk: &Disk, log: &Path, head: Head, len: u64) -> io::Result<Segment> {
+pub(super) fn prepare(disk: &Disk, log: &Path, head: Head) -> io::Result<Segment> {
     let path = path(log, head.number);
     let unfinished = path.with_extension("new");
-    let made = fill(disk, &unfinished, &head, len).and_then(|mut file| {
+    let made = fill(disk, &unfinished, &head).and_then(|mut file| {
         reach(Point::SegmentFilled);
         disk.rename(&unfinished, &path)?;
         reach(Point::SegmentNamed);
@@ -131,7 +135,8 @@ pub(super) fn prepare(disk: &Disk, log: &Path, head: Head, len: u64) -> io::Resu
     });
     match made {
         Ok(file) => {
-            Ok(Segment { seed: head.seed(), head, file, filled: len, end: HEAD_LEN, previous: [0; 32] })
+            let filled = head.len;
+            Ok(Segment { seed: head.seed(), head, file, filled, end: HEAD_LEN, previous: [0; 32] })
         }
         Err(error) => {
             // Whether or not it can be removed: the next open does it again.
@@ -141,9 +146,9 @@ pub(super) fn prepare(disk: &Disk, log: &Path, head: Head, len: u64) -> io::Resu
     }
 }
 
-fn fill(disk: &Disk, path: &Path, head: &Head, len: u64) -> io::Result<LogFile> {
+fn fill(disk: &Disk, path: &Path, head: &Head) -> io::Result<LogFile> {
     let file = disk.create(path)?;
-    file.fill(0, len)?;
+    file.fill(0, head.len)?;
     file.write_at(&head.bytes(), 0)?;
     file.sync()?;
     Ok(file)
@@ -171,7 +176,7 @@ mod tests {
     use super::*;
 
     fn head() -> Head {
-        Head { number: 3, salt: *b"saltsalt" }
+        Head { number: 3, salt: *b"saltsalt", len: 4096 }
     }
 
     #[test]
@@ -198,7 +203,7 @@ mod tests {
     #[test]
     fn a_prepared_segment_is_zeros_after_its_head() {
         let dir = tempfile::tempdir().unwrap();
-        let segment = prepare(&Disk::default(), dir.path(), head(), 4096).unwrap();
+        let segment = prepare(&Disk::default(), dir.path(), head()).unwrap();
         let bytes = std::fs::read(path(dir.path(), 3)).unwrap();
         assert_eq!(bytes.len(), 4096);
         assert_eq!(Head::read(&bytes), Ok(head()));

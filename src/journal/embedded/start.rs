@@ -101,7 +101,7 @@ fn open_locked(
     report.epoch = epoch;
     (found.tip.epoch, found.tip.boot_id) = (epoch.0, boot_id.clone());
     before(&store, &options, &mut found)?;
-    let notes = std::mem::take(&mut found.notes);
+    let (notes, short) = (std::mem::take(&mut found.notes), std::mem::take(&mut found.short));
 
     let poison = Arc::new(Poison::default());
     let (mut writer, behind) = assemble(&options, &store, &poison, found, &report, &boot_id)?;
@@ -112,6 +112,7 @@ fn open_locked(
     writer::write_first(&mut writer, frames).map_err(OpenError::Journal)?;
     reach(Point::EpochOpened);
     take_note(&store, &notes)?;
+    lengthen(&options, &short)?;
     let holder = Holder { pid: std::process::id(), admin: options.admin.clone(), epoch: epoch.0 };
     lock.tell(&holder).map_err(OpenError::io("writing the lock file"))?;
 
@@ -306,9 +307,9 @@ fn take_lock(options: &Options) -> Result<Lock, OpenError> {
 }
 
 fn first_segment(store: &Store, options: &Options, number: u64) -> Result<Segment, OpenError> {
-    let head = segment::Head::new(number).map_err(OpenError::io("preparing the log's first segment"))?;
     let len = options.segment_bytes.max(SEGMENT_BYTES_MIN);
-    let made = segment::prepare(&options.disk, &options.path.join(LOG), head, len);
+    let head = segment::Head::new(number, len).map_err(OpenError::io("preparing the log's first segment"))?;
+    let made = segment::prepare(&options.disk, &options.path.join(LOG), head);
     let segment = made.map_err(|source| {
         if source.kind() == io::ErrorKind::StorageFull {
             OpenError::Space { path: options.path.clone(), needed: needed(options), available: 0 }
@@ -351,6 +352,17 @@ fn take_note(store: &Store, notes: &[(WorkflowKey, String)]) -> Result<(), OpenE
             row.head.damage.get_or_insert_with(|| what.clone());
             store.put([(row::head_key(short), row.value())]);
         }
+    }
+    Ok(())
+}
+
+/// Gives segments that were cut short their length again. What they have lost is told in the log by now: at the next
+/// start it is no news, and closes no workflow that was opened meanwhile.
+fn lengthen(options: &Options, short: &[(u64, u64)]) -> Result<(), OpenError> {
+    for (number, len) in short {
+        let path = segment::path(&options.path.join(LOG), *number);
+        let longer = options.disk.open(&path).and_then(|file| file.set_len(*len).and_then(|()| file.sync()));
+        longer.map_err(OpenError::io(format!("lengthening {}", segment::shown(*number))))?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ pub(crate) mod namespace;
 pub(crate) mod ports;
 pub(crate) mod random;
 pub(crate) mod sidecar;
+pub(crate) mod table;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod wait;

@@ -225,7 +225,7 @@ impl Layer {
 }
 
 /// sled's files as nobody flushed them.
-fn garble(from: &Path, to: &Path, dice: &mut Dice) {
+pub(crate) fn garble(from: &Path, to: &Path, dice: &mut Dice) {
     let Ok(entries) = fs::read_dir(from) else { return };
     fs::create_dir_all(to).unwrap();
     for path in entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>() {

@@ -5,10 +5,13 @@ mod crash;
 mod damage;
 mod faults;
 mod layer;
+mod matrix;
 mod opening;
 mod powercut;
 mod random;
 mod script;
+#[path = "../../../../tests/it/support/table.rs"]
+mod table;
 mod verify;
 
 use std::collections::BTreeMap;
