@@ -82,8 +82,9 @@ fn is_retry(candidate: &Candidate) -> bool {
         // Its work is over and left a doubt: whoever asks now does not get a second effect, connected or not.
         Some(Exchange::Open) => candidate.state == StepState::InDoubt && !candidate.running,
         Some(Exchange::Lost) => true,
-        // A delivered answer is done with, unless it was no result: then asking again is the next try.
-        Some(Exchange::Delivered) => candidate.running || candidate.state != StepState::Completed,
+        // A delivered answer is done with, unless it was no result: then asking again is the next try. The task
+        // that carried it may be running a moment longer than its answer took.
+        Some(Exchange::Delivered) => candidate.state != StepState::Completed,
     }
 }
 
@@ -132,6 +133,15 @@ mod tests {
     #[track_caller]
     fn check(candidates: &[Candidate], expected: Decision) {
         assert_eq!(decide(candidates), expected, "candidates: {candidates:#?}");
+    }
+
+    #[test]
+    fn a_delivered_answer_is_done_with_also_while_its_task_ends() {
+        let used = Some(Exchange::Delivered);
+        check(&[Candidate { running: true, used, ..completed(1) }], Decision::New);
+        let failed = Candidate { state: StepState::Failed, cleared: true, used, ..completed(1) };
+        check(&[Candidate { running: true, ..failed }], Decision::Join(step(1)));
+        check(&[failed], Decision::TryAgain(step(1)));
     }
 
     #[test]
