@@ -34,9 +34,12 @@ impl RunState {
 }
 
 impl Sidecar {
-    pub(crate) fn note(&self, run: &Arc<Run>, record: Record) {
+    /// Notes what `record` says of the workflow's state, if it says anything. Nothing happens between the look and
+    /// the note.
+    pub(crate) fn note(&self, run: &Arc<Run>, record: impl FnOnce(&mut RunState) -> Option<Record>) {
         let is_first = {
             let mut state = run.state.lock();
+            let Some(record) = record(&mut state) else { return };
             state.notes.push(record);
             state.notes.len() == 1
         };

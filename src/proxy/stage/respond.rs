@@ -133,7 +133,8 @@ pub(crate) fn refused(
     sidecar.metrics.refusal(&refusal.code);
     let (sidecar, run, attempt) = (Arc::clone(sidecar), Arc::clone(&enrolled.run), enrolled.attempt);
     // When it is handed over, not when it is written: what the agent does next must come behind it.
-    let told: AtEnd = Box::new(move || sidecar.note(&run, Record::RefusalDelivered { step, attempt, exact }));
+    let told: AtEnd =
+        Box::new(move || sidecar.note(&run, |_| Some(Record::RefusalDelivered { step, attempt, exact })));
     refusal::depart(refusal, &Asker::of(call), Some(told))
 }
 
@@ -235,34 +236,28 @@ fn at_end(sidecar: &Arc<Sidecar>, served: Served, call: &Call) -> AtEnd {
 /// A failure counts as told when it is handed over: what the agent does next must come behind it in the journal.
 /// One that is lost on its way is asked for again, and then it counts no longer.
 fn told_of_failure(sidecar: &Sidecar, served: &Served) -> bool {
-    let failed = {
-        let mut state = served.run.state.lock();
+    let mut failed = false;
+    sidecar.note(&served.run, |state| {
         let live = state.attempt.as_mut().filter(|live| live.id == served.attempt);
-        live.is_some_and(|live| live.failed.remove(&served.step))
-    };
-    if failed {
-        sidecar.note(&served.run, Record::Delivered { step: served.step, attempt: served.attempt });
-    }
+        failed = live.is_some_and(|live| live.failed.remove(&served.step));
+        failed.then_some(Record::Delivered { step: served.step, attempt: served.attempt })
+    });
     failed
 }
 
 fn delivered(sidecar: Arc<Sidecar>, served: Served, is_noted: bool) -> AtEnd {
     Box::new(move || {
         served.guard.0.delivered();
-        if let Some(live) = served.run.state.lock().attempt.as_mut().filter(|live| live.id == served.attempt)
-        {
-            live.answered = true;
-            live.active_at = sidecar.clock.since_boot();
-            // A later exchange carries the step now, or somebody has resolved it: what arrived is not what counts.
-            let counts =
-                live.exchanges.get(&served.step).is_some_and(|mark| Arc::ptr_eq(mark, &served.guard.0));
-            if !counts {
-                return;
-            }
-        }
         reach(Point::AnswerDelivered);
-        if !is_noted {
-            sidecar.note(&served.run, Record::Delivered { step: served.step, attempt: served.attempt });
-        }
+        sidecar.note(&served.run, |state| {
+            if let Some(live) = state.attempt.as_mut().filter(|live| live.id == served.attempt) {
+                live.answered = true;
+                live.active_at = sidecar.clock.since_boot();
+                // A later exchange carries the step now, or somebody has resolved it: what arrived is not what counts.
+                let mark = live.exchanges.get(&served.step);
+                mark.filter(|mark| Arc::ptr_eq(mark, &served.guard.0))?;
+            }
+            (!is_noted).then_some(Record::Delivered { step: served.step, attempt: served.attempt })
+        });
     })
 }
