@@ -71,6 +71,17 @@ pub async fn start_replay(
     start_on(settings, Some(recording), |_, _, _| Ok(journal)).await
 }
 
+/// [`start`] as an owner of a journal that is open already, such as one in memory.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with_journal(
+    settings: Settings,
+    journal: Arc<dyn Journal>,
+) -> Result<Running, StartError> {
+    start_on(settings, None, |_, _, _| Ok(journal)).await
+}
+
 /// [`start`] on a journal that is opened otherwise than the settings say.
 ///
 /// # Errors

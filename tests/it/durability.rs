@@ -7,6 +7,7 @@ mod doubt;
 mod joins;
 mod matching;
 mod order;
+mod owners;
 mod probes;
 mod resolved;
 mod retention;

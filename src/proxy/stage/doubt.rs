@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
+use crate::failpoint::{Point, reach};
 use crate::journal::{Batch, Record, StepRecord, Urgency};
 use crate::model::{Dialect, InDoubt, KeyPlace, Probe, StepIndex, StepState};
 use crate::proxy::call::Call;
@@ -137,6 +138,7 @@ fn note(question: &Question<'_>, step: StepIndex, more: Option<Record>) {
     // What is decided stands whether or not it can be recorded.
     let batch = Batch { records, bodies: Vec::new() };
     _ = sidecar.journal.commit(&run.key, sidecar.journal.epoch(), batch, Urgency::Ride);
+    reach(Point::DoubtRecorded);
 }
 
 /// Asks the tool's probe. `None`: it does not tell, or cannot be asked.
