@@ -2,6 +2,8 @@
 //! told afterwards, by the journal that is left and by the upstream's own counters; each must be hit.
 
 mod phase;
+mod powercut;
+mod victims;
 mod world;
 
 use std::sync::Arc;
@@ -12,15 +14,16 @@ use serde_json::Value;
 use crate::support::client::{Answer, Broken};
 use crate::support::random::{Random, seed};
 use crate::support::sidecar::{Setup, Sidecar};
+use crate::support::table;
 use crate::support::upstream::Deaf;
 
 use phase::{Phase, Seen};
 use world::{Behaviour, Call, Kind, World};
 
-/// Kills that are steered to each phase.
-const STEERED_EACH: usize = 13;
-/// Kills at a moment that only the seed knows.
-const UNSTEERED: usize = 40;
+/// Kills when nothing else is asked for: an eighth is steered to each of the five phases, the others come at a
+/// moment that only the seed knows.
+const KILLS: usize = 105;
+const STEERED_TO_EACH_ONE_IN: usize = 8;
 /// Each phase must have been hit this often.
 const HITS_MIN: usize = 10;
 /// An unsteered kill comes at most this long after the agent began.
@@ -58,8 +61,11 @@ impl Round {
 
 /// The phases in turn, and the unsteered rounds, in an order that the seed gives.
 fn plan(random: &mut Random) -> Vec<Round> {
-    let steered = Phase::STEERED.into_iter().flat_map(|phase| [Some(phase); STEERED_EACH]);
-    let mut targets: Vec<Option<Phase>> = steered.chain([None; UNSTEERED]).collect();
+    let kills = table::number("OUTRIGGER_PROOF_KILLS", KILLS);
+    let each = kills / STEERED_TO_EACH_ONE_IN;
+    let steered = Phase::STEERED.into_iter().flat_map(|phase| vec![Some(phase); each]);
+    let unsteered = vec![None; kills.saturating_sub(each * Phase::STEERED.len())];
+    let mut targets: Vec<Option<Phase>> = steered.chain(unsteered).collect();
     for at in (1..targets.len()).rev() {
         targets.swap(at, random.below(at + 1));
     }
@@ -87,7 +93,8 @@ fn setup(world: &World, deaf: Option<&Deaf>) -> Setup {
 
 #[test]
 fn a_hundred_kills_of_the_sidecar_lose_no_answer_and_repeat_no_effect() {
-    let mut random = Random::new(seed("OUTRIGGER_TEST_SEED"));
+    let seed = seed("OUTRIGGER_TEST_SEED");
+    let mut random = Random::new(seed);
     let world = World::start();
     let rounds = plan(&mut random);
     let mut hits = std::collections::BTreeMap::<Phase, usize>::new();
@@ -119,7 +126,7 @@ fn a_hundred_kills_of_the_sidecar_lose_no_answer_and_repeat_no_effect() {
         }
         deaf = next;
     }
-    println!("phases hit: {hits:?}");
+    victims::tell("sidecar", &hits, seed);
     for phase in Phase::STEERED {
         let hit = hits.get(&phase).copied().unwrap_or(0);
         assert!(hit >= HITS_MIN, "{phase:?} was hit {hit} times only: {hits:?}");
@@ -145,14 +152,34 @@ fn steer(sidecar: &Sidecar, world: &World, round: &Round, at: usize, phase: Phas
     let call = &round.calls[at];
     let mut agent = sidecar.connect();
     let bytes = call.ask(1).to_bytes(sidecar.address());
+    reach(sidecar, world, (&round.workflow, at), call, phase, &bytes, |bytes| agent.write(bytes));
+    sidecar.kill_shared();
+    got.broken = Some(match agent.read("POST") {
+        Err(broken) => broken,
+        Ok(answer) => panic!("{phase:?}: the agent got a whole answer of a dead sidecar: {answer:?}"),
+    });
+    world.open_all();
+    got
+}
+
+/// Has an agent write the request of a call, and waits until the call has come as far as `phase`.
+fn reach(
+    sidecar: &Sidecar,
+    world: &World,
+    (workflow, at): (&str, usize),
+    call: &Call,
+    phase: Phase,
+    bytes: &[u8],
+    mut write: impl FnMut(&[u8]),
+) {
     match phase {
-        Phase::BeforeIntent => agent.write(&bytes[..bytes.len() - 3]),
+        Phase::BeforeIntent => write(&bytes[..bytes.len() - 3]),
         Phase::IntentDurable => {
-            agent.write(&bytes);
+            write(bytes);
             // Its intent is durable when the wait for it has ended.
             let commits = "outrigger_journal_commit_seconds_count";
             let before = sidecar.metric(commits);
-            let open = || sidecar.timeline_now(&round.workflow)["steps"][at]["state"] == "open";
+            let open = || sidecar.timeline_now(workflow)["steps"][at]["state"] == "open";
             crate::support::wait::until("the intent is there", open);
             if sidecar.metric(commits) <= before {
                 sidecar.settle();
@@ -161,7 +188,7 @@ fn steer(sidecar: &Sidecar, world: &World, round: &Round, at: usize, phase: Phas
         Phase::Sent | Phase::HalfAnswered => {
             let gate = world
                 .behave(call, if phase == Phase::Sent { Behaviour::HoldHead } else { Behaviour::HoldHalf });
-            agent.write(&bytes);
+            write(bytes);
             gate.reached(1);
             if phase == Phase::HalfAnswered {
                 sidecar.settle();
@@ -171,18 +198,11 @@ fn steer(sidecar: &Sidecar, world: &World, round: &Round, at: usize, phase: Phas
             let metric = call.kind.completed_metric();
             let before = sidecar.metric(&metric);
             world.behave(call, Behaviour::Large);
-            agent.write(&bytes);
+            write(bytes);
             crate::support::wait::until("the outcome is durable", || sidecar.metric(&metric) > before);
         }
         Phase::BetweenSteps => unreachable!("no kill is steered there"),
     }
-    sidecar.kill_shared();
-    got.broken = Some(match agent.read("POST") {
-        Err(broken) => broken,
-        Ok(answer) => panic!("{phase:?}: the agent got a whole answer of a dead sidecar: {answer:?}"),
-    });
-    world.open_all();
-    got
 }
 
 /// Runs until the sidecar dies under it, at a moment of the seed's choice.

@@ -206,7 +206,6 @@ pub(crate) async fn read(
             feed.call_tools();
         }
         taken.take(&mut pieces, limit);
-        reach(Point::AnswerHalf);
         fed?;
         // Whoever holds up an answer that is not kept holds up the upstream, but not for ever.
         tokio::select! {
@@ -220,9 +219,7 @@ pub(crate) async fn read(
     let outcome = answer.finish(&mut pieces).map_err(Broken::Cut);
     taken.take(&mut pieces, limit);
     let outcome = outcome?;
-    let recorded = taken.recorded.map(|parts| join(&parts));
-    let held = taken.held;
-    Ok(Fetched { recorded, outcome, held, start })
+    Ok(Fetched { recorded: taken.recorded.map(|parts| join(&parts)), outcome, held: taken.held, start })
 }
 
 /// What follows the answer, and its head as the agent gets it.
@@ -313,6 +310,7 @@ impl Taken<'_> {
                 }
             }
         }
+        reach(Point::AnswerHalf);
     }
 
     fn announce(&mut self) {

@@ -67,7 +67,15 @@ impl Call {
     }
 
     pub(super) fn ask(&self, attempt: usize) -> Ask {
-        let base = format!("/w/{}/a/{attempt}", self.workflow);
+        self.ask_below(&format!("/w/{}/a/{attempt}", self.workflow))
+    }
+
+    /// Without an attempt: the sidecar sees whose it is.
+    pub(super) fn ask_unnamed(&self) -> Ask {
+        self.ask_below(&format!("/w/{}", self.workflow))
+    }
+
+    fn ask_below(&self, base: &str) -> Ask {
         let body = format!(r#"{{"key":"{}"}}"#, self.key);
         match self.kind {
             Kind::Deaf => Ask::post(format!("{base}/deaf/notes"), body),

@@ -135,13 +135,24 @@ impl Agent {
         self.command(&json!({"helper": helper, "call": encode(ask)}))
     }
 
+    /// Makes it write bytes on a connection of its own, which it keeps open and reads nothing from.
+    #[track_caller]
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.tell(&json!({"write": STANDARD.encode(bytes)}));
+    }
+
     #[track_caller]
     fn command(&mut self, command: &Value) -> Answer {
+        decode(&serde_json::from_str(&self.tell(command)).unwrap())
+    }
+
+    /// Tells it what to do; what it says when it has done it.
+    #[track_caller]
+    fn tell(&mut self, command: &Value) -> String {
         let mut command = command.clone();
         command["server"] = self.server.to_json();
         writeln!(self.commands, "{command}").unwrap();
-        let text = self.answers.recv_timeout(ANSWER_MAX).expect("the agent answers");
-        decode(&serde_json::from_str(&text).unwrap())
+        self.answers.recv_timeout(ANSWER_MAX).expect("the agent answers")
     }
 
     /// Kills it, and leaves it unreaped: a zombie until this value is dropped.
@@ -210,9 +221,20 @@ fn agent_process() {
         return;
     }
     let mut helpers: BTreeMap<u64, Agent> = BTreeMap::new();
+    let mut kept = Vec::new();
     for line in std::io::stdin().lines() {
         let command: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let server = Server::from_json(&command["server"]);
+        if let Some(written) = command.get("write") {
+            let mut connection = match &server {
+                Server::Tcp(address) => client::Client::connect(*address),
+                Server::Unix(path) => client::Client::connect_unix(path),
+            };
+            connection.write(&bytes(written));
+            kept.push(connection);
+            say("");
+            continue;
+        }
         let (wanted, is_child) = match command.get("child") {
             Some(wanted) => (wanted, true),
             None => (&command["call"], false),
@@ -237,10 +259,14 @@ fn agent_process() {
                 Server::Unix(path) => client::Client::connect_unix(&path).call(&ask).unwrap(),
             }
         };
-        let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "\n{MARK}{}", reply(&answer)).unwrap();
-        stdout.flush().unwrap();
+        say(&reply(&answer).to_string());
     }
     // Whoever gave the orders is gone: there is nobody to tell how the test went.
     std::process::exit(0);
+}
+
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "\n{MARK}{text}").unwrap();
+    stdout.flush().unwrap();
 }

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, mpsc};
@@ -151,6 +152,22 @@ impl Sidecar {
     /// Starts it again, at the same addresses and with the same journal.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
+        let ready = self.launch();
+        let Some(ready) = ready else { panic!("the sidecar is not ready; its log:\n{}", self.log()) };
+        assert_eq!(ready["ready"], true, "{ready}");
+        assert_eq!(ready["listen"][0], self.listen.to_string(), "{ready}");
+        assert_eq!(ready["admin"], format!("http://{}", self.admin), "{ready}");
+    }
+
+    /// [`Sidecar::restart`] of one that may die before it is ready; whether it is.
+    #[track_caller]
+    pub(crate) fn try_restart(&mut self) -> bool {
+        self.launch().is_some()
+    }
+
+    /// What it says when it is ready; `None` if it ends or says nothing.
+    #[track_caller]
+    fn launch(&mut self) -> Option<Value> {
         assert!(self.child.lock().unwrap().is_none(), "it is running");
         self.lives += 1;
         std::fs::write(self.config(), self.setup.yaml(&self.journal(), self.listen, self.admin)).unwrap();
@@ -165,12 +182,7 @@ impl Sidecar {
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         *self.child.lock().unwrap() = Some(child);
-        let line = first_line(stdout);
-        let ready = line.and_then(|line| serde_json::from_str::<Value>(&line).ok());
-        let Some(ready) = ready else { panic!("the sidecar is not ready; its log:\n{}", self.log()) };
-        assert_eq!(ready["ready"], true, "{ready}");
-        assert_eq!(ready["listen"][0], self.listen.to_string(), "{ready}");
-        assert_eq!(ready["admin"], format!("http://{}", self.admin), "{ready}");
+        first_line(stdout).and_then(|line| serde_json::from_str::<Value>(&line).ok())
     }
 
     /// Changes how it is set up, from its next start on.
@@ -338,6 +350,12 @@ impl Sidecar {
         for _ in 0..3 {
             self.ask_admin(&Ask::get("/healthz"));
         }
+    }
+
+    /// Whether it ends by SIGKILL of its own.
+    #[track_caller]
+    pub(crate) fn is_killed(&mut self) -> bool {
+        self.exit().signal() == Some(rustix::process::Signal::KILL.as_raw())
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
