@@ -134,6 +134,14 @@ fn a_hundred_kills_of_the_sidecar_lose_no_answer_and_repeat_no_effect() {
     check_all(&sidecar, &world, &rounds, &told);
 }
 
+#[test]
+fn the_program_that_is_killed_here_has_no_fail_points() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_outrigger")).unwrap();
+    let has = |text: &str| crate::support::client::find(&program, text.as_bytes()).is_some();
+    assert!(has("OUTRIGGER_CONFIG"), "the names of variables are in it");
+    assert_eq!(has("OUTRIGGER_FAILPOINT"), cfg!(feature = "failpoints"));
+}
+
 /// The agent's first life, until the sidecar is killed. Returns with the sidecar dead.
 fn live(sidecar: &Sidecar, world: &Arc<World>, round: &Round, random: &mut Random) -> Got {
     match round.target {

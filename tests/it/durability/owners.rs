@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, RwLock};
 
 use outrigger::app::{self, Running, SystemClock};
-use outrigger::config::{self, Env};
+use outrigger::config::{self, Env, Listen};
 use outrigger::journal::memory::Memory;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
@@ -54,7 +54,8 @@ impl Owner {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let started = app::start_with_journal(settings, Arc::new(journal.clone()));
         let running = runtime.block_on(started).unwrap();
-        Self { journal, address: running.listen()[0], _running: running, runtime }
+        let [Listen::Tcp(address)] = running.listen() else { panic!("{:?}", running.listen()) };
+        Self { journal, address: *address, _running: running, runtime }
     }
 
     fn first(upstream: &Upstream) -> Self {
