@@ -291,6 +291,11 @@ impl Watch for Life {
         self.layer.sync_dir(path)
     }
 
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk()?;
+        self.layer.remove(path)
+    }
+
     fn set_len(&self, path: &Path) -> io::Result<()> {
         self.disk()?;
         self.layer.set_len(path)

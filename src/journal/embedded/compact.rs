@@ -207,7 +207,8 @@ struct Merged {
 /// What is needed of `old`, in one segment.
 fn merge(old: &[Sealed], kept: &Kept, needed: &Needed) -> io::Result<Merged> {
     let ([first, ..], [.., last]) = (old, old) else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let head = segment::Head::new(last.number)?;
+    // It gets its name together with its footer, so its head has no length to say.
+    let head = segment::Head::new(last.number, 0)?;
     let generation = old.iter().map(Sealed::generation).max().unwrap_or(0).saturating_add(1);
     let compacted = frame::Compacted { from: first.from(), generation };
     let mut merged = Merged {
