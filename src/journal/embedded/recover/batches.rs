@@ -167,7 +167,7 @@ impl Recovery<'_> {
     /// Takes in records of one workflow that follow each other.
     fn records(&mut self, number: u64, key: &WorkflowKey, met: Vec<Met>) -> Result<(), OpenError> {
         let short = Short::of(key);
-        let state = self.take_state(key)?;
+        let mut state = self.take_state(key)?;
         let view = View::new(self.store, short, &state);
         let mut fold = WorkflowState::new(state.head.as_ref().map(|row| row.head.clone()), &view);
         let mut wrong = None;
@@ -213,7 +213,9 @@ impl Recovery<'_> {
         let mut rows = Vec::new();
         delta.rows(short, &mut rows);
         self.store.put(rows);
-        self.states.insert(short, State::with_head(delta.head));
+        // Not a new state: it would read the sheets of all sealed segments again for each batch.
+        state.head = delta.head;
+        self.states.insert(short, state);
         match wrong {
             None => Ok(()),
             Some((what, place)) => {
