@@ -61,8 +61,8 @@ fn gc_says_what_it_would_do_then_does_it_and_says_what_came_free() {
         gc(&["--dry-run"]).prints(&["done: would be bodies expired", "nothing was changed"]);
         let dry = as_json(&gc(&["--dry-run", "--json"]));
         assert_eq!((&dry["bodies_expired"], &dry["dry_run"]), (&json!(["done"]), &json!(true)));
-        assert!(log_len(&sidecar.journal()) >= before);
 
+        // What a dry run would do is still there to be done.
         let swept = as_json(&gc(&["--json"]));
         assert_eq!((&swept["bodies_expired"], &swept["closed"]), (&json!(["done"]), &json!([])), "{swept}");
         let [was, is] = ["bytes_before", "bytes_after"].map(|key| swept[key].as_u64().unwrap());
