@@ -85,10 +85,10 @@ pub(super) fn write(file: &LogFile, head: &segment::Head, ended: &Ended, rows: &
     write_with(file, head, ended, rows, &Sheet::of(rows))
 }
 
-/// As [`write`], with the sheets given: `rows` are those that stand for themselves.
+/// As [`write()`], with the sheets given: `rows` are those that stand for themselves.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(super) fn write_with(
     file: &LogFile,
     head: &segment::Head,
