@@ -38,6 +38,7 @@ fn begun(number: u32, reason: AttemptReason, ms: i64) -> Record {
 }
 
 fn intent(step: u64, by: u32, kind: CallKind, upstream: &str, operation: &str, ms: i64) -> Record {
+    let is_read = kind == CallKind::Llm || operation.starts_with("GET ");
     Record::Intent(Intent {
         step: number(step),
         attempt: attempt(by),
@@ -46,7 +47,7 @@ fn intent(step: u64, by: u32, kind: CallKind, upstream: &str, operation: &str, m
         dialect: if kind == CallKind::Llm { Dialect::Openai } else { Dialect::Mcp },
         upstream: UpstreamName::parse(upstream).unwrap(),
         operation: operation.to_owned(),
-        class: if kind == CallKind::Llm { EffectClass::Read } else { EffectClass::Effect },
+        class: if is_read { EffectClass::Read } else { EffectClass::Effect },
         exact: Fingerprint([u8::try_from(step).unwrap(); 32]),
         normalised: None,
         occurrence: 1,
