@@ -8,8 +8,9 @@ use crate::campaign::{self, Failed, Plan};
 use crate::support::random::seed;
 use crate::support::table::Table;
 
-/// Crashes within which a defect must have shown itself.
-const CRASHES_MAX: usize = 400;
+/// Crashes within which a defect must have shown itself. Most take a handful; a used set that is lost shows only where an
+/// agent that polls outlives the sidecar, after a hundred or two.
+const CRASHES_MAX: usize = 2500;
 
 /// Takes the defect out again, also when a test fails.
 struct Broken;
@@ -27,6 +28,8 @@ impl Drop for Broken {
     }
 }
 
+/// `is_found`: whether this is what the defect does. Of one that loses records it may be anything: what is missed first
+/// is up to chance.
 #[track_caller]
 fn check(defect: Defect, is_found: impl Fn(&Violation) -> bool) {
     let _alone = crate::alone();
@@ -51,7 +54,7 @@ fn check(defect: Defect, is_found: impl Fn(&Violation) -> bool) {
 
 #[test]
 fn a_log_that_is_never_flushed_is_found() {
-    check(Defect::FlushLeftOut, |violation| !matches!(violation, Violation::Wrong(_)));
+    check(Defect::FlushLeftOut, |_| true);
 }
 
 #[test]
@@ -66,10 +69,10 @@ fn an_end_that_leaves_before_its_outcome_is_durable_is_found() {
 
 #[test]
 fn a_used_set_that_is_not_written_is_found() {
-    check(Defect::UseNotWritten, |violation| !matches!(violation, Violation::Lost(_)));
+    check(Defect::UseNotWritten, |violation| !matches!(violation, Violation::Odd(_)));
 }
 
 #[test]
 fn a_miss_of_the_index_that_is_believed_is_found() {
-    check(Defect::MissBelieved, |violation| !matches!(violation, Violation::Wrong(_)));
+    check(Defect::MissBelieved, |_| true);
 }
