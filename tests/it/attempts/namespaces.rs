@@ -75,7 +75,8 @@ fn rule_c_an_agent_in_another_pid_namespace_is_not_seen_and_begins_again_by_rewi
         let mut third = way.agent(&sidecar, words);
         check(&third.call(&note(0)), "replay", "3; reason=rewind");
         check(&third.call(&Ask::get("/w/w/crm/read")), "live", "3; reason=rewind");
-        // Each call has a connection of its own, so this could be yet another life's.
+        // Each call has a connection of its own, so this could be yet another life's once the last one is gone.
+        rest(&sidecar);
         check_refused(&third.call(&note(1)), "OG3009");
         let opened: Vec<_> = sidecar.timeline_now("w")["attempts"]
             .as_array()
