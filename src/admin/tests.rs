@@ -1,6 +1,5 @@
 //! The listener over real sockets, before a sidecar on a journal in memory.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -11,9 +10,7 @@ use crate::config::Listen;
 use crate::journal::memory::Memory;
 use crate::journal::{Batch, Journal, Record, Urgency};
 use crate::model::{Owner, RunNonce, TestClock, Timestamp, WorkflowId, WorkflowKey};
-use crate::proxy::retention::Retention;
-use crate::proxy::sidecar::{JournalUnavailable, Limits, Reuse, Snapshot};
-use crate::telemetry::metrics::Metrics;
+use crate::proxy::sidecar::Snapshot;
 
 struct Listening {
     address: SocketAddr,
@@ -23,28 +20,9 @@ struct Listening {
 }
 
 async fn listening() -> Listening {
-    let journal = Memory::new(Arc::new(TestClock(Timestamp(1_795_183_200_000))));
-    let snapshot = Snapshot {
-        upstreams: HashMap::new(),
-        limits: Limits { body_bytes_max: 0, body_idle: Duration::ZERO, recorded_bytes_max: 0 },
-        default_workflow: None,
-        journal_unavailable: JournalUnavailable::Fail,
-        is_issued_only: false,
-        is_shared: false,
-        refuses_divergence: true,
-        recording: None,
-        reuse: Reuse::Refuse,
-        retention: Retention::default(),
-        journal_bytes_max: None,
-    };
-    let metrics = Arc::new(Metrics::new("0", "none").unwrap());
-    let sidecar = Sidecar::new(
-        snapshot,
-        Arc::new(journal.clone()),
-        Arc::new(TestClock(Timestamp(1_795_183_200_000))),
-        metrics,
-        |bytes| bytes.fill(7),
-    );
+    let now = Timestamp(1_795_183_200_000);
+    let journal = Memory::new(Arc::new(TestClock(now)));
+    let sidecar = Sidecar::bare(Snapshot::bare(), journal.clone(), now);
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let mut serving = JoinSet::new();

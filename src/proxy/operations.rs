@@ -227,9 +227,7 @@ pub(super) fn in_doubt(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use crate::journal::Intent;
@@ -239,34 +237,11 @@ mod tests {
         UpstreamName, WorkflowId,
     };
     use crate::proxy::feed::Feed;
-    use crate::proxy::retention::Retention;
-    use crate::proxy::sidecar::{JournalUnavailable, Limits, Snapshot};
-    use crate::telemetry::metrics::Metrics;
+    use crate::proxy::sidecar::Snapshot;
 
     fn sidecar() -> Arc<Sidecar> {
-        let snapshot = Snapshot {
-            upstreams: HashMap::new(),
-            limits: Limits { body_bytes_max: 0, body_idle: Duration::ZERO, recorded_bytes_max: 0 },
-            default_workflow: None,
-            journal_unavailable: JournalUnavailable::Fail,
-            is_issued_only: false,
-            is_shared: false,
-            refuses_divergence: true,
-            recording: None,
-            reuse: Reuse::Refuse,
-            retention: Retention::default(),
-            journal_bytes_max: None,
-        };
-        let metrics = Arc::new(Metrics::new("0", "none").unwrap());
-        Sidecar::new(
-            snapshot,
-            Arc::new(Memory::new(Arc::new(TestClock::default()))),
-            Arc::new(TestClock::default()),
-            metrics,
-            |bytes| {
-                bytes.fill(7);
-            },
-        )
+        let now = Timestamp::default();
+        Sidecar::bare(Snapshot::bare(), Memory::new(Arc::new(TestClock(now))), now)
     }
 
     fn key() -> WorkflowKey {

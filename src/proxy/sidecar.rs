@@ -12,7 +12,11 @@ use tokio::sync::watch;
 
 use crate::identity::peer::Finder;
 use crate::journal::Journal;
+#[cfg(test)]
+use crate::journal::memory::Memory;
 use crate::model::{Clock, Dialect, RunNonce, StepIndex, UpstreamName, WorkflowId, WorkflowKey};
+#[cfg(test)]
+use crate::model::{TestClock, Timestamp};
 use crate::replay::normalise::Matching;
 use crate::route::Tools;
 use crate::telemetry::metrics::Metrics;
@@ -113,6 +117,26 @@ pub struct Snapshot {
     pub journal_bytes_max: Option<u64>,
 }
 
+#[cfg(test)]
+impl Snapshot {
+    /// Without upstreams and with every default, for tests of what needs none.
+    pub(crate) fn bare() -> Self {
+        Self {
+            upstreams: HashMap::new(),
+            limits: Limits { body_bytes_max: 0, body_idle: Duration::ZERO, recorded_bytes_max: 0 },
+            default_workflow: None,
+            journal_unavailable: JournalUnavailable::Fail,
+            is_issued_only: false,
+            is_shared: false,
+            refuses_divergence: true,
+            recording: None,
+            reuse: Reuse::Refuse,
+            retention: Retention::default(),
+            journal_bytes_max: None,
+        }
+    }
+}
+
 /// The sidecar: everything that outlives one call.
 #[derive(Debug)]
 pub struct Sidecar {
@@ -151,6 +175,13 @@ impl Sidecar {
             draining: watch::channel(false).0,
             random,
         })
+    }
+
+    /// On a journal in memory, at a time that stands still; every key it makes is sevens.
+    #[cfg(test)]
+    pub(crate) fn bare(snapshot: Snapshot, journal: Memory, at: Timestamp) -> Arc<Self> {
+        let metrics = Arc::new(Metrics::new("0", "none").unwrap());
+        Self::new(snapshot, Arc::new(journal), Arc::new(TestClock(at)), metrics, |bytes| bytes.fill(7))
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

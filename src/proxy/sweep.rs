@@ -314,7 +314,6 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
 
     use super::*;
     use crate::journal::conformance::{
@@ -325,8 +324,7 @@ mod tests {
     use crate::model::{StepState, TestClock};
     use crate::proxy::feed::Feed;
     use crate::proxy::recording::Recording;
-    use crate::proxy::sidecar::{JournalUnavailable, Limits, Reuse, Snapshot};
-    use crate::telemetry::metrics::Metrics;
+    use crate::proxy::sidecar::Snapshot;
 
     /// Long after whatever the records of these tests say.
     const LATER: Timestamp = Timestamp(1_895_140_000_000);
@@ -392,21 +390,7 @@ mod tests {
     }
 
     fn sidecar(journal: Memory, recording: Option<Arc<Recording>>) -> Arc<Sidecar> {
-        let snapshot = Snapshot {
-            upstreams: HashMap::new(),
-            limits: Limits { body_bytes_max: 0, body_idle: Duration::ZERO, recorded_bytes_max: 0 },
-            default_workflow: None,
-            journal_unavailable: JournalUnavailable::Fail,
-            is_issued_only: false,
-            is_shared: false,
-            refuses_divergence: true,
-            recording,
-            reuse: Reuse::Refuse,
-            retention: Retention::default(),
-            journal_bytes_max: None,
-        };
-        let metrics = Arc::new(Metrics::new("0", "none").unwrap());
-        Sidecar::new(snapshot, Arc::new(journal), Arc::new(TestClock(LATER)), metrics, |bytes| bytes.fill(7))
+        Sidecar::bare(Snapshot { recording, ..Snapshot::bare() }, journal, LATER)
     }
 
     #[tokio::test]
