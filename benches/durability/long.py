@@ -147,7 +147,7 @@ def measure(binary, work, mock, effort):
         ("distinct content in them, MiB", f"{distinct / mib:.1f}"),
         ("bodies as stored, MiB, and against the distinct content", f"{stored / mib:.1f}, {stored / distinct:.2f}"),
         ("log, all records included, MiB, and against it", f"{log / mib:.1f}, {log / distinct:.2f}"),
-        ("index, MiB", f"{index / mib:.1f}"),
+        ("index, KiB", f"{index / 1024:,.1f}"),
         ("resident memory before and after, MiB", f"{idle:.0f}, {written[0]:.0f}"),
         ("resident memory after a new start and the replay, MiB", f"{replayed[0]:.0f}"),
         ("resident memory at its highest, MiB", f"{max(written[1], replayed[1]):.0f}"),
