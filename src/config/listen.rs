@@ -41,7 +41,7 @@ pub(super) fn addresses(file: &File, problems: &mut Vec<Problem>) -> (Vec<Listen
     }
     let admin = file.admin.get().and_then(|(admin, span)| {
         let key = (&admin.address, &admin.expose);
-        address(key, span, problems)
+        address(key, span, "`admin` without an `address`", problems)
     });
     let admin = admin.map_or((ADMIN, None), |(address, span)| (address, Some(span)));
     let listeners = placed.iter().map(|(listen, _)| listen.clone()).collect();
@@ -59,7 +59,8 @@ fn place((listener, span): (&file::Listener, Span), problems: &mut Vec<Problem>)
         if !listener.socket.is_missing() {
             return None;
         }
-        let (address, at) = address((&listener.address, &listener.expose), span, problems)?;
+        let missing = "a listener without an `address` or a `socket`";
+        let (address, at) = address((&listener.address, &listener.expose), span, missing, problems)?;
         return Some((Listen::Tcp(address), at));
     };
     for (key, given) in [
@@ -104,14 +105,16 @@ fn mode(given: &Field<String>, problems: &mut Vec<Problem>) -> Option<u32> {
     mode
 }
 
+/// `missing`: what is said when there is none.
 fn address(
     (address, expose): (&Field<String>, &Field<bool>),
     span: Span,
+    missing: &str,
     problems: &mut Vec<Problem>,
 ) -> Option<(SocketAddr, Span)> {
     let Some((text, at)) = address.get() else {
         if address.is_missing() {
-            let problem = Problem::new(Code::MissingKey, "a listener without an `address`");
+            let problem = Problem::new(Code::MissingKey, missing);
             problems.push(problem.at(span, "this one").help(format!("such as address: {LISTEN}")));
         }
         return None;

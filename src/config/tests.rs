@@ -221,9 +221,9 @@ fn addresses_are_local_unless_exposed() {
     check_codes("listen: [{ address: '0.0.0.0:1', expose: true }]\n", &[]);
     check_codes("listen: [{ address: '0.0.0.0:1', expose: false }]\n", &[Code::ExposedListener]);
     check_codes("admin: { address: '0.0.0.0:1' }\n", &[Code::ExposedListener]);
-    check_codes("admin: {}\n", &[Code::MissingKey]);
+    check_message("admin: {}\n", Code::MissingKey, "`admin` without an `address`");
     check_codes("listen: []\n", &[Code::MissingKey]);
-    check_codes("listen: [{}]\n", &[Code::MissingKey]);
+    check_message("listen: [{}]\n", Code::MissingKey, "a listener without an `address` or a `socket`");
 }
 
 #[test]
