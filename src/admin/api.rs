@@ -1,4 +1,4 @@
-//! The API: paths to questions, and the answers. A foreign workflow and an unknown one are the same 404.
+//! The API: questions, and the answers. A foreign workflow and an unknown one are the same 404.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::timeline;
 use crate::timeline::doctor::{self, Question, Routes};
 
 use super::answer::{json as answer_json, not_allowed, problem, text};
+use super::route::Route;
 use super::{Answer, Parts};
 
 /// Longest reason for closing that is recorded, in characters.
@@ -28,55 +29,6 @@ const REASON_LEN_MAX: usize = 200;
 pub(super) struct Api {
     sidecar: Arc<Sidecar>,
     listen: Vec<Listen>,
-}
-
-/// A path of the API.
-#[derive(Debug, PartialEq, Eq)]
-enum Route<'a> {
-    Accept(&'a str),
-    Attempts(&'a str),
-    Close(&'a str),
-    Doctor(&'a str),
-    Gc,
-    Health,
-    Metrics,
-    Ready,
-    Resolve(&'a str, StepIndex),
-    Timeline(&'a str),
-    Version,
-    Workflow(&'a str),
-    Workflows,
-}
-
-impl<'a> Route<'a> {
-    fn parse(path: &'a str) -> Option<Self> {
-        match path {
-            "/healthz" => return Some(Self::Health),
-            "/v1/gc" => return Some(Self::Gc),
-            "/metrics" => return Some(Self::Metrics),
-            "/readyz" => return Some(Self::Ready),
-            "/v1/version" => return Some(Self::Version),
-            "/v1/workflows" => return Some(Self::Workflows),
-            _ => {}
-        }
-        let below = path.strip_prefix("/v1/workflows/")?;
-        match below.split_once('/') {
-            None => Some(Self::Workflow(below)),
-            Some((id, "accept")) => Some(Self::Accept(id)),
-            Some((id, "attempts")) => Some(Self::Attempts(id)),
-            Some((id, "close")) => Some(Self::Close(id)),
-            Some((id, "doctor")) => Some(Self::Doctor(id)),
-            Some((id, "timeline")) => Some(Self::Timeline(id)),
-            Some((id, rest)) => {
-                let step = rest.strip_prefix("steps/")?.strip_suffix("/resolve")?;
-                Some(Self::Resolve(id, StepIndex::new(step.parse().ok()?)?))
-            }
-        }
-    }
-
-    fn is_write(&self) -> bool {
-        matches!(self, Self::Accept(_) | Self::Attempts(_) | Self::Close(_) | Self::Gc | Self::Resolve(..))
-    }
 }
 
 #[derive(Serialize)]

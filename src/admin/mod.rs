@@ -4,6 +4,7 @@
 mod answer;
 mod api;
 mod guard;
+mod route;
 
 use std::convert::Infallible;
 use std::net::IpAddr;

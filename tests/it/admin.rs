@@ -1,5 +1,6 @@
 //! The admin address: probes, figures, the workflows; and the little it lets anybody do.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use serde_json::json;
@@ -52,6 +53,52 @@ fn figures_count_replayed_answers_apart_from_live_ones() {
     let text = sidecar.ask_admin(&Ask::get("/metrics")).text();
     assert!(!text.contains("secret-name") && !text.contains("nowhere"), "{text}");
     assert!((sidecar.metric(r#"outrigger_refusals_total{code="OG1004"}"#) - 1.0).abs() < 0.5);
+}
+
+/// The first cells of the page's tables that begin like this.
+fn on_the_page(beginning: &str) -> BTreeSet<&'static str> {
+    let rows = include_str!("../../docs/admin-api.md").lines();
+    let cells = rows.filter_map(|row| row.strip_prefix("| `")?.split_once("` |"));
+    cells.map(|(cell, _)| cell).filter(|cell| cell.starts_with(beginning)).collect()
+}
+
+#[test]
+fn the_page_names_every_metric_and_no_other() {
+    let upstream = Upstream::start(|got| {
+        let broken = got.target.ends_with("/broken");
+        if broken { Script::status(500) } else { Script::json(Api::OpenaiChat.answer("x")) }
+    });
+    let sidecar = Setup::new()
+        .upstream("openai", "openai", &upstream.url())
+        .upstream("crm", "http", &upstream.url())
+        .start();
+    for attempt in 1..=2 {
+        let path = format!("/w/w/a/{attempt}/openai/v1/chat/completions");
+        assert_eq!(sidecar.call(&Ask::post(path, Api::OpenaiChat.ask("hello", false))).status, 200);
+    }
+    assert_eq!(sidecar.call(&Ask::get("/w/w/a/2/crm/broken")).status, 500);
+    assert_eq!(sidecar.call(&Ask::get("/w/w/a/2/nowhere/x")).status, 404);
+    let text = sidecar.ask_admin(&Ask::get("/metrics")).text();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let shown: BTreeSet<&str> = types.filter_map(|named| named.split(' ').next()).collect();
+    assert_eq!(on_the_page("outrigger_"), shown);
+}
+
+#[test]
+fn every_request_of_the_page_is_answered_and_by_that_method_alone() {
+    let upstream = Upstream::start(|_| Script::json("{}"));
+    let sidecar = Setup::new().upstream("crm", "http", &upstream.url()).start();
+    for (method, other) in [("GET", "POST"), ("POST", "GET")] {
+        let requests = on_the_page(method);
+        assert!(requests.len() >= 5, "{requests:?}");
+        for request in requests {
+            let path = request.split(' ').next_back().unwrap().replace("ID", "w").replace("STEP", "1");
+            let refused = sidecar.ask_admin(&Ask::new(other, path));
+            assert_eq!(refused.status, 405, "{request}: {refused:?}");
+            let allowed = refused.header("allow").unwrap_or_default();
+            assert!(allowed.starts_with(method), "{request}: {allowed}");
+        }
+    }
 }
 
 #[test]
