@@ -54,13 +54,13 @@ codes! {
     1007 DamagedEncoding,
     /// 501: `Upgrade` or `CONNECT`.
     1008 UpgradeRefused,
-    /// 400 or 404: the path does not begin like a path of the sidecar.
+    /// 404: the path does not begin like a path of the sidecar.
     1009 BadPath,
-    /// 408: the request body stopped coming.
+    /// 408: the request body stopped coming. 400: it ended before its announced length.
     1010 BodyTimeout,
     /// JSON-RPC -32601: an MCP method that the sidecar does not know.
     1011 UnknownMcpMethod,
-    /// JSON-RPC -32700 or -32600: no MCP message, or several at once.
+    /// JSON-RPC -32700 or -32600: no MCP message, or one that could not be recorded.
     1012 BadMcpMessage,
     // 2: the config.
     /// The config file cannot be read.
