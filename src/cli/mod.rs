@@ -37,9 +37,9 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  it could not be done
-  2  the arguments or the config are wrong, or the workflow is closed
-  3  the workflow or the journal does not allow it: unknown, damaged, in doubt, still running, or
-     not what was asked for in a replay
+  2  the arguments or the config are wrong, or `run` names a closed workflow
+  3  the workflow or the journal does not allow it: unknown, closed, damaged, in doubt, still
+     running, no journal there, or not what was asked for in a replay
   `run` and `replay` return the command's own exit code, 128 + the signal that killed it, 126 when it
   may not be executed and 127 when there is no such command.
 

@@ -41,7 +41,7 @@ A call that names no workflow is of the one in the export, if there is one alone
 
 The exit code is the command's if that is not 0, 3 if a call was refused or `--complete` is not fulfilled, else 0.")]
 pub(super) struct Args {
-    /// Refuse what is not recorded. There is no other way to replay yet
+    /// Refuse what is not recorded; required
     #[arg(long, required = true)]
     strict: bool,
     /// What `outrigger journal export` wrote
