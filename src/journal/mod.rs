@@ -3,7 +3,7 @@
 //!
 //! A commit is visible to every read of the same process as soon as [`Journal::commit`] returns, and
 //! durable when its [`Ticket`] resolves. Nothing here retries a failed write: an engine whose flush failed
-//! stays poisoned until the process ends (durability.md, I6).
+//! stays poisoned until the process ends (durability.md, section 5).
 
 mod body;
 pub mod codec;

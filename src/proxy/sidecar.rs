@@ -1,5 +1,5 @@
 //! What every stage may reach: the journal, the clock, the live workflows, and one immutable snapshot of
-//! everything a reload may change.
+//! everything the config decides.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -95,7 +95,7 @@ pub enum Reuse {
     Replay,
 }
 
-/// One version of everything a call depends on. Never changed; a reload builds another.
+/// One version of everything that the config decides of a call. Never changed.
 #[derive(Debug)]
 pub struct Snapshot {
     pub upstreams: HashMap<UpstreamName, Arc<Upstream>>,

@@ -1,5 +1,5 @@
-//! Which failures and refusals a restarted agent is told again (durability.md, section 4, "Errors" and
-//! "Refusals"): those that an earlier attempt went on from. Whoever went on built its next requests on what it was
+//! Which failures and refusals a restarted agent is told again (durability.md, section 4, "Errors"):
+//! those that an earlier attempt went on from. Whoever went on built its next requests on what it was
 //! told; whoever did not is sent, or decided, anew. Pure; knows nothing of how a setback reads.
 
 use std::collections::{HashMap, HashSet, VecDeque};

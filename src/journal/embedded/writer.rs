@@ -1,5 +1,5 @@
 //! The one thread that writes the log: takes whatever waits, writes it as one batch with one call, flushes
-//! once, and tells those who wait. A failed write or flush is never tried again (durability.md, I6).
+//! once, and tells those who wait. A failed write or flush is never tried again (durability.md, section 5).
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
