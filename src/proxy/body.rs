@@ -12,9 +12,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::Instant;
 
 use super::feed::{Next, Reader};
+use super::leaving::Portion;
 
 /// Every answer of the sidecar has a body of this type.
-pub(crate) type AgentBody = UnsyncBoxBody<Bytes, Torn>;
+pub(crate) type AgentBody = UnsyncBoxBody<Portion, Torn>;
 
 /// Ends an agent's exchange without a clean end: HTTP/1 closes the connection, HTTP/2 resets the stream.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -92,6 +93,8 @@ pub(crate) struct FeedBody {
     reader: Reader,
     joiner: Joiner,
     torn: bool,
+    /// What is joined now is the last that comes.
+    is_last: bool,
     at_end: Option<AtEnd>,
 }
 
@@ -103,7 +106,7 @@ impl fmt::Debug for FeedBody {
 
 impl FeedBody {
     pub(crate) fn new(reader: Reader, at_end: AtEnd) -> Self {
-        Self { reader, joiner: Joiner::default(), torn: false, at_end: Some(at_end) }
+        Self { reader, joiner: Joiner::default(), torn: false, is_last: false, at_end: Some(at_end) }
     }
 
     fn ended(&mut self) {
@@ -111,16 +114,23 @@ impl FeedBody {
             at_end();
         }
     }
+
+    /// Gives out what is joined. With the last of it goes the end: hyper does not ask again once it has the bytes
+    /// that a content-length promised.
+    fn joined(&mut self) -> Poll<Option<Result<Frame<Portion>, Torn>>> {
+        let at_end = if self.is_last { self.at_end.take() } else { None };
+        Poll::Ready(Some(Ok(Frame::data(Portion::last(self.joiner.take(), at_end)))))
+    }
 }
 
 impl Body for FeedBody {
-    type Data = Bytes;
+    type Data = Portion;
     type Error = Torn;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+    ) -> Poll<Option<Result<Frame<Portion>, Torn>>> {
         let this = &mut *self;
         loop {
             if this.torn && this.joiner.is_empty() {
@@ -131,36 +141,33 @@ impl Body for FeedBody {
                 return Poll::Ready(Some(Err(Torn)));
             }
             if this.joiner.is_full() || this.torn {
-                if !this.torn && this.reader.is_end() {
-                    // These are the last bytes, and hyper may not ask for more.
-                    this.ended();
-                }
-                return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
+                this.is_last |= !this.torn && this.reader.is_end();
+                return this.joined();
             }
             match this.reader.poll_next(context) {
                 Poll::Ready(Next::Frame(frame)) => this.joiner.add(frame),
                 Poll::Ready(Next::End) if this.joiner.is_empty() => {
+                    // The end is never released without bytes, unless there are none at all.
                     this.ended();
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Next::End) => {
-                    // hyper does not ask again once it has the bytes a content-length promised.
-                    this.ended();
-                    return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
+                    this.is_last = true;
+                    return this.joined();
                 }
                 Poll::Ready(Next::Paused) if this.joiner.is_empty() => return Poll::Ready(None),
-                Poll::Ready(Next::Paused) => return Poll::Ready(Some(Ok(Frame::data(this.joiner.take())))),
+                Poll::Ready(Next::Paused) => return this.joined(),
                 Poll::Ready(Next::Torn(last_words)) => {
                     this.torn = true;
                     if !last_words.is_empty() {
                         this.joiner.add(last_words);
                         // The agent is told that this was no answer: what it does next, it does knowing that.
-                        this.ended();
+                        this.is_last = true;
                     }
                 }
                 Poll::Pending if this.joiner.is_empty() => return Poll::Pending,
                 Poll::Pending if this.joiner.waits(context) => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(Some(Ok(Frame::data(this.joiner.take())))),
+                Poll::Pending => return this.joined(),
             }
         }
     }
@@ -190,31 +197,28 @@ impl fmt::Debug for WholeBody {
 impl WholeBody {
     pub(crate) fn new(bytes: Bytes, at_end: Option<AtEnd>) -> Self {
         let mut body = Self { bytes, at_end };
-        if body.bytes.is_empty() {
+        if body.bytes.is_empty()
+            && let Some(at_end) = body.at_end.take()
+        {
             // Nobody polls a body without bytes.
-            body.end();
-        }
-        body
-    }
-
-    fn end(&mut self) {
-        if let Some(at_end) = self.at_end.take() {
             at_end();
         }
+        body
     }
 }
 
 impl Body for WholeBody {
-    type Data = Bytes;
+    type Data = Portion;
     type Error = Torn;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Portion>, Torn>>> {
         let len = self.bytes.len().min(WHOLE_PIECE_BYTES);
         let piece = self.bytes.split_to(len);
-        if self.bytes.is_empty() {
-            self.end();
-        }
-        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+        let at_end = if self.bytes.is_empty() { self.at_end.take() } else { None };
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(Portion::last(piece, at_end)))))
     }
 
     fn is_end_stream(&self) -> bool {

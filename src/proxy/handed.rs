@@ -1,6 +1,6 @@
-//! When an answer counts as delivered: not when its last bytes are handed to the HTTP library, but when
-//! that library's buffer has been written to the connection. What is still waiting when the connection
-//! ends was not delivered.
+//! When an answer counts as delivered: not when the HTTP library has taken its last byte to be written
+//! (`leaving.rs`), but when that library's buffer has been written to the connection. What is still waiting when the
+//! connection ends was not delivered.
 
 use std::fmt;
 

@@ -21,6 +21,7 @@ use tower::util::BoxCloneService;
 
 use super::body::AgentBody;
 use super::connection::{Connection, End};
+use super::leaving::Leaving;
 use super::pipeline;
 use super::sidecar::Sidecar;
 use super::socket::Socket;
@@ -76,7 +77,7 @@ pub struct Listener {
     places: Arc<Semaphore>,
 }
 
-type Edge = BoxCloneService<Request<Incoming>, Response<AgentBody>, Infallible>;
+type Edge = BoxCloneService<Request<Incoming>, Response<Leaving>, Infallible>;
 
 /// A connection that was accepted.
 enum Accepted {
@@ -181,7 +182,11 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
 fn edge(sidecar: Arc<Sidecar>, connection: Arc<Connection>, header_bytes_max: usize) -> Edge {
     let answer = tower::service_fn(move |request: Request<Incoming>| {
         let (sidecar, connection) = (Arc::clone(&sidecar), Arc::clone(&connection));
-        async move { Ok::<_, Infallible>(guarded(sidecar, connection, request, header_bytes_max).await) }
+        async move {
+            let version = request.version();
+            let departure = guarded(sidecar, connection, request, header_bytes_max).await;
+            Ok::<_, Infallible>(departure.map(|body| Leaving::new(body, version)))
+        }
     });
     BoxCloneService::new(answer)
 }

@@ -9,6 +9,7 @@ pub mod fork;
 mod handed;
 mod headers;
 pub mod listener;
+mod leaving;
 mod notes;
 pub mod operations;
 mod pieces;

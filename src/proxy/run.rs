@@ -28,7 +28,7 @@ pub(crate) struct ExchangeMark(AtomicU8);
 const OPEN: u8 = 0;
 const DELIVERED: u8 = 1;
 const LOST: u8 = 2;
-/// The HTTP library has the last bytes. The agent may have them as well, before this process learns that they
+/// The HTTP library has taken the last bytes to be written. The agent may have them as well, before this process learns that they
 /// were written; if the connection ends first, the exchange is lost after all.
 const HANDED: u8 = 3;
 

@@ -2,6 +2,7 @@
 //! project's durability design, numbered as there, over real sockets. Effects are counted by the upstream.
 
 mod below;
+mod delivery;
 mod diverged;
 mod doubt;
 mod joins;

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body::{Body, Frame};
@@ -14,6 +13,7 @@ use http_body_util::BodyExt;
 use crate::proxy::body::Torn;
 use crate::proxy::call::Call;
 use crate::proxy::headers;
+use crate::proxy::leaving::Portion;
 use crate::proxy::run::Run;
 use crate::proxy::sidecar::Sidecar;
 
@@ -55,13 +55,13 @@ enum ListenBody {
 }
 
 impl Body for ListenBody {
-    type Data = Bytes;
+    type Data = Portion;
     type Error = Torn;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+    ) -> Poll<Option<Result<Frame<Portion>, Torn>>> {
         loop {
             match &mut *self {
                 Self::Passing(body) => return Pin::new(body).poll_frame(context),

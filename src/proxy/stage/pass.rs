@@ -19,6 +19,7 @@ use crate::proxy::body::{Joiner, Torn, WholeBody};
 use crate::proxy::call::{Call, Target};
 use crate::proxy::headers;
 use crate::proxy::refusal;
+use crate::proxy::leaving::Portion;
 use crate::proxy::run::Run;
 use crate::proxy::sidecar::{Sidecar, Upstream};
 use crate::telemetry::event::StepEvent;
@@ -248,7 +249,7 @@ pub(super) struct PassBody {
     idle: Duration,
     silence: Pin<Box<Sleep>>,
     joiner: Joiner,
-    trailers: Option<Frame<Bytes>>,
+    trailers: Option<Frame<Portion>>,
     tap: Option<Tap>,
     /// Ends a stream that has no end of its own: nobody waits for it at shutdown.
     last_call: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -283,7 +284,7 @@ impl PassBody {
                     }
                 }
             },
-            Err(trailers) => self.trailers = Some(trailers),
+            Err(trailers) => self.trailers = Some(trailers.map_data(Portion::from)),
         }
     }
 
@@ -302,17 +303,17 @@ impl PassBody {
 }
 
 impl Body for PassBody {
-    type Data = Bytes;
+    type Data = Portion;
     type Error = Torn;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+    ) -> Poll<Option<Result<Frame<Portion>, Torn>>> {
         let this = &mut *self;
         loop {
             if this.joiner.is_full() || (this.ended || this.torn) && !this.joiner.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(this.joiner.take()))));
+                return Poll::Ready(Some(Ok(Frame::data(this.joiner.take().into()))));
             }
             if this.torn {
                 // As in a running step's body: first what is buffered, then the error.
@@ -334,7 +335,7 @@ impl Body for PassBody {
                 Poll::Pending if this.joiner.is_empty() && this.is_over(context) => this.torn = true,
                 Poll::Pending if this.joiner.is_empty() => return Poll::Pending,
                 Poll::Pending if this.joiner.waits(context) => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(Some(Ok(Frame::data(this.joiner.take())))),
+                Poll::Pending => return Poll::Ready(Some(Ok(Frame::data(this.joiner.take().into())))),
             }
         }
     }

@@ -105,11 +105,11 @@ pub(crate) async fn step(
                 },
             },
         };
-        while waited < EQUAL_EFFECT_WAIT && rival.read() == Exchange::Open {
+        while waited < EQUAL_EFFECT_WAIT && !rival.is_over() {
             tokio::time::sleep(EQUAL_EFFECT_POLL).await;
             waited += EQUAL_EFFECT_POLL;
         }
-        if rival.read() == Exchange::Open {
+        if !rival.is_over() {
             waited = EQUAL_EFFECT_WAIT;
         }
     }
@@ -342,14 +342,13 @@ pub(super) fn serve(state: &mut RunState, enrolled: &Enrolled, step: StepIndex) 
     }
 }
 
-/// An equal effect that is under way with its agent still connected.
+/// An equal call whose answer is still on its way to its agent, recorded or not.
 fn open_rival(state: &RunState, summaries: &[StepSummary]) -> Option<Arc<ExchangeMark>> {
     let live = state.attempt.as_ref()?;
     summaries
         .iter()
-        .filter(|summary| state.running.contains_key(&summary.step))
-        .find_map(|summary| live.exchanges.get(&summary.step))
-        .filter(|mark| mark.read() == Exchange::Open)
+        .filter_map(|summary| live.exchanges.get(&summary.step))
+        .find(|mark| !mark.is_over())
         .cloned()
 }
 

@@ -43,15 +43,24 @@ pub(crate) struct H2Reading<'a> {
 
 impl H2 {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self::over(tokio::net::TcpStream::connect(address), address)
+        Self::over(tokio::net::TcpStream::connect(address), address, None)
+    }
+
+    /// A connection on which no answer's body may be longer than `window` bytes until it has been read.
+    pub(crate) fn with_window(address: SocketAddr, window: u32) -> Self {
+        Self::over(tokio::net::TcpStream::connect(address), address, Some(window))
     }
 
     /// A connection to a Unix socket.
     pub(crate) fn connect_unix(path: &Path) -> Self {
-        Self::over(tokio::net::UnixStream::connect(path), SocketAddr::from(([127, 0, 0, 1], 0)))
+        Self::over(tokio::net::UnixStream::connect(path), SocketAddr::from(([127, 0, 0, 1], 0)), None)
     }
 
-    fn over<S>(connecting: impl Future<Output = std::io::Result<S>>, address: SocketAddr) -> Self
+    fn over<S>(
+        connecting: impl Future<Output = std::io::Result<S>>,
+        address: SocketAddr,
+        window: Option<u32>,
+    ) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -59,8 +68,11 @@ impl H2 {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let sender = runtime.block_on(async {
             let stream = connecting.await.unwrap();
-            let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-            let (sender, connection) = handshake.await.unwrap();
+            let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+            if let Some(window) = window {
+                builder.initial_stream_window_size(window);
+            }
+            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(async move { drop(connection.await) });
             sender
         });
