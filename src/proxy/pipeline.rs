@@ -130,13 +130,14 @@ async fn durable(sidecar: &Arc<Sidecar>, call: Call, workflow: &WorkflowId) -> R
             Recall::Recorded { served, ticket } => {
                 return respond::replayed(sidecar, served, ticket, &call).await;
             }
-            Recall::InFlight { served, feed } if call.rpc_id().is_none() => {
+            Recall::InFlight { served, feed, ticket } if call.rpc_id().is_none() => {
                 let reader = respond::reader(sidecar, &feed, &served)?;
+                respond::used(ticket).await?;
                 return respond::running(sidecar, served, reader, Source::Join, &call).await;
             }
             // An MCP answer carries the id of the request that began it: whoever joins waits for its end and
             // asks again, and gets the recorded answer under its own id.
-            Recall::InFlight { served, feed } => {
+            Recall::InFlight { served, feed, .. } => {
                 respond::settled(sidecar, &feed).await;
                 drop(served);
             }

@@ -44,8 +44,8 @@ pub(crate) struct Served {
 pub(crate) enum Recall {
     /// Its answer is recorded. The ticket must resolve before the end of the answer leaves.
     Recorded { served: Served, ticket: Option<Ticket> },
-    /// It is being answered right now.
-    InFlight { served: Served, feed: Arc<Feed> },
+    /// It is being answered right now. As for a recorded one.
+    InFlight { served: Served, feed: Arc<Feed>, ticket: Option<Ticket> },
     /// It has to be sent.
     Fresh(Slot),
     /// It is refused, and that is recorded.
@@ -159,20 +159,17 @@ fn decide(question: &Question<'_>) -> Result<Decided, Refusal> {
             )?;
             let served = serve(&mut state, enrolled, step);
             repetition::note(&mut state, call, asked.class);
-            Ok(Decided::Recall(Recall::Recorded { served, ticket: ticket.filter(|_| repeated) }))
+            Ok(Decided::Recall(Recall::Recorded { served, ticket }))
         }
         Decision::Join(step) => {
-            // The ticket may ride: whoever joins gets the end of the answer after a flush of its own.
-            drop(use_step(
-                sidecar,
-                enrolled,
-                &mut state,
-                Using { step, found_by: Some(found.by), durable: false },
-            )?);
+            // Its outcome may be durable already, and its end released: then no flush to come brings the use along.
+            let durable = found.summaries.len() > 1 || asked.class == EffectClass::Effect;
+            let using = Using { step, found_by: Some(found.by), durable };
+            let ticket = use_step(sidecar, enrolled, &mut state, using)?;
             let feed = state.running.get(&step).cloned().ok_or_else(refusal::internal)?;
             let served = serve(&mut state, enrolled, step);
             repetition::note(&mut state, call, asked.class);
-            Ok(Decided::Recall(Recall::InFlight { served, feed }))
+            Ok(Decided::Recall(Recall::InFlight { served, feed, ticket }))
         }
         Decision::TryAgain(step) => {
             let again = found.summaries.iter().find(|summary| summary.step == step).cloned();
@@ -292,7 +289,8 @@ pub(super) struct Using {
     pub(super) durable: bool,
 }
 
-/// Records that this attempt has used the step, unless it already had.
+/// Records that this attempt has used the step, unless it already had. The ticket, of a use that must be durable,
+/// resolves when it is.
 pub(super) fn use_step(
     sidecar: &Sidecar,
     enrolled: &Enrolled,
@@ -305,10 +303,13 @@ pub(super) fn use_step(
     let known =
         sidecar.journal.usage(key, enrolled.attempt, step).map_err(|error| refusal::journal(&error))?;
     // What a closed workflow gives is not recorded any more.
+    let durable = durable && enrolled.standing == Standing::Open;
+    let urgency = if durable { Urgency::Now } else { Urgency::Ride };
     if served_here || known.is_some() || enrolled.standing != Standing::Open {
-        // INVARIANT: what a failed flush has lost is not served. An empty commit asks without writing.
-        let asked = sidecar.journal.commit(key, sidecar.journal.epoch(), Batch::default(), Urgency::Ride);
-        return asked.map(|_| None).map_err(|error| refusal::journal(&error));
+        // INVARIANT: what a failed flush has lost is not served. An empty commit asks without writing; it is durable
+        // when what was queued before it is, such as the record of the use.
+        let asked = sidecar.journal.commit(key, sidecar.journal.epoch(), Batch::default(), urgency);
+        return asked.map(|ticket| durable.then_some(ticket)).map_err(|error| refusal::journal(&error));
     }
     if is_broken(Defect::UseNotWritten) {
         return Ok(None);
@@ -317,11 +318,10 @@ pub(super) fn use_step(
     let (attempt, at) = (enrolled.attempt, sidecar.clock.now());
     let record = Record::Redelivered { step, attempt, at, found_by };
     let batch = Batch { records: state.with_notes([record]), bodies: Vec::new() };
-    let urgency = if durable { Urgency::Now } else { Urgency::Ride };
     sidecar
         .journal
         .commit(key, sidecar.journal.epoch(), batch, urgency)
-        .map(Some)
+        .map(|ticket| durable.then_some(ticket))
         .map_err(|error| refusal::journal(&error))
 }
 
@@ -360,4 +360,55 @@ fn refuse(question: &Question<'_>, state: &mut RunState, refusal: Refusal, step:
     // The refusal stands whether or not it can be recorded.
     _ = sidecar.journal.commit(&enrolled.run.key, sidecar.journal.epoch(), batch, Urgency::Ride);
     Recall::Refused { refusal, step: Some(step) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::conformance::{key, run_steps};
+    use crate::journal::memory::Memory;
+    use crate::model::{TestClock, Timestamp};
+    use crate::proxy::sidecar::Snapshot;
+
+    /// The attempt that has recorded one completed step.
+    fn enrolled() -> (Arc<Sidecar>, Enrolled) {
+        let now = Timestamp::default();
+        let journal = Memory::new(Arc::new(TestClock(now)));
+        run_steps(&journal, &key("w"), 1);
+        let sidecar = Sidecar::bare(Snapshot::bare(), journal, now);
+        let enrolled = Enrolled {
+            run: sidecar.runs.of(&key("w")),
+            attempt: AttemptId::FIRST,
+            reason: AttemptReason::Explicit,
+            is_told_apart: true,
+            standing: Standing::Open,
+        };
+        (sidecar, enrolled)
+    }
+
+    #[test]
+    fn a_use_that_is_recorded_and_perhaps_not_durable_yet_is_waited_for_as_well() {
+        let (sidecar, enrolled) = enrolled();
+        for durable in [true, false] {
+            let used = Using { step: StepIndex::FIRST, found_by: Some(FoundBy::Exact), durable };
+            let mut state = enrolled.run.state.lock();
+            let ticket = use_step(&sidecar, &enrolled, &mut state, used).unwrap();
+            assert_eq!(ticket.is_some(), durable);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_still_on_its_way_is_waited_for_though_it_is_recorded() {
+        let (sidecar, enrolled) = enrolled();
+        let summary = sidecar.journal.summary(&enrolled.run.key, StepIndex::FIRST).unwrap();
+        let summaries = Vec::from_iter(summary);
+        let mut state = enrolled.run.state.lock();
+        state.begin(enrolled.attempt, None, Duration::ZERO);
+        let served = serve(&mut state, &enrolled, StepIndex::FIRST);
+        assert!(open_rival(&state, &summaries).is_some());
+        served.guard.0.handed();
+        assert!(open_rival(&state, &summaries).is_some(), "its connection may yet end before it is written");
+        served.guard.0.delivered();
+        assert!(open_rival(&state, &summaries).is_none());
+    }
 }

@@ -51,10 +51,7 @@ pub(crate) async fn replayed(
     if !bodiless {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
-    // INVARIANT: an effect's use by this attempt is durable before the end of its answer leaves.
-    if let Some(ticket) = ticket {
-        ticket.await.map_err(|error| refusal::journal(&error))?;
-    }
+    used(ticket).await?;
     reach(Point::UseDurable);
     order::turn(sidecar, &served).await?;
     sidecar.metrics.step(&StepEvent {
@@ -72,6 +69,14 @@ pub(crate) async fn replayed(
     *departure.status_mut() = StatusCode::from_u16(completed.status).map_err(|_| refusal::internal())?;
     *departure.headers_mut() = headers;
     Ok(departure)
+}
+
+/// INVARIANT: an effect's use by this attempt is durable before the end of its answer leaves.
+pub(crate) async fn used(ticket: Option<Ticket>) -> Result<(), Refusal> {
+    match ticket {
+        Some(ticket) => ticket.await.map_err(|error| refusal::journal(&error)),
+        None => Ok(()),
+    }
 }
 
 /// A recorded JSON-RPC response for the request that asks now.

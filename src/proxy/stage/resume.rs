@@ -11,6 +11,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full};
 use tokio::time::Instant;
 
+use crate::journal::Ticket;
 use crate::model::{Channel, EffectClass, FailureClass, Source, StepState};
 use crate::proxy::body::WholeBody;
 use crate::proxy::call::Call;
@@ -140,7 +141,8 @@ pub(crate) async fn rest(
     // What is served is the answer to the request that the agent made then.
     let asked = Call { inspected: Arc::clone(&dialogue.inspected), ..call.clone() };
     match found {
-        Found::Running(served, reader) => {
+        Found::Running(served, reader, ticket) => {
+            respond::used(ticket).await?;
             respond::running(sidecar, served, reader, Source::Join, &asked).await.map(Some)
         }
         Found::Recorded(served, ticket) => respond::replayed(sidecar, served, ticket, &asked).await.map(Some),
@@ -155,8 +157,8 @@ fn asked_for(state: &RunState, call: &Call, behind: &str) -> Option<(Dialogue, O
 }
 
 enum Found {
-    Running(recall::Served, Reader),
-    Recorded(recall::Served, Option<crate::journal::Ticket>),
+    Running(recall::Served, Reader, Option<Ticket>),
+    Recorded(recall::Served, Option<Ticket>),
     Lost(Refusal),
 }
 
@@ -170,11 +172,11 @@ fn find(
 ) -> Result<Found, Refusal> {
     let step = dialogue.step;
     if let Some(feed) = feed {
-        let using = recall::Using { step, found_by: None, durable: false };
-        drop(recall::use_step(sidecar, enrolled, state, using)?);
+        let using = recall::Using { step, found_by: None, durable: true };
+        let ticket = recall::use_step(sidecar, enrolled, state, using)?;
         let reader = Reader::behind(&feed, behind, Arc::clone(&sidecar.clock));
         let reader = reader.ok_or_else(|| refusal::not_recorded(step))?;
-        return Ok(Found::Running(recall::serve(state, enrolled, step), reader));
+        return Ok(Found::Running(recall::serve(state, enrolled, step), reader, ticket));
     }
     let recorded = sidecar.journal.step(&enrolled.run.key, step).map_err(|error| refusal::journal(&error))?;
     let recorded = recorded.ok_or_else(refusal::internal)?;
