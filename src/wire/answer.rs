@@ -170,11 +170,8 @@ impl Answer {
     /// Whether a model's stream has begun to call a tool: some agents start it while the stream goes on.
     pub fn calls_tools(&self) -> bool {
         match &self.shape {
-            Shape::Events(events) => match &events.reader {
-                Reader::Mcp(_) => false,
-                Reader::Model(fold) => fold.calls_tools(),
-            },
-            Shape::Plain(_) => false,
+            Shape::Events(events) => events.reader.calls_tools(),
+            Shape::Plain(plain) => plain.kept.as_ref().is_some_and(|kept| kept.reader.calls_tools()),
         }
     }
 
@@ -225,6 +222,13 @@ impl Reader {
         match self {
             Self::Mcp(mcp) => mcp.response.is_some(),
             Self::Model(fold) => fold.is_ended(),
+        }
+    }
+
+    fn calls_tools(&self) -> bool {
+        match self {
+            Self::Mcp(_) => false,
+            Self::Model(fold) => fold.calls_tools(),
         }
     }
 
@@ -305,6 +309,9 @@ impl Plain {
             if kept.len > Answer::READ_BYTES_MAX || self.is_damaged {
                 self.kept = None;
             } else {
+                if let Reader::Model(fold) = &mut kept.reader {
+                    fold.glimpse(&plain);
+                }
                 kept.chunks.push(plain);
             }
         }

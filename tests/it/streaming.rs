@@ -207,29 +207,59 @@ fn the_end_does_not_come_before_the_upstreams_own() {
     assert_eq!(reading.whole().unwrap().text(), "abc");
 }
 
-/// A chat stream that stops at `gate` in the middle of this delta's turn.
-fn stopping_after(delta: &str, gate: &Gate) -> Script {
-    let chunk = format!(
+/// The chunk of a chat stream that brings this delta.
+fn delta(delta: &str) -> String {
+    format!(
         "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt-5\",\
          \"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}\n\n"
-    );
-    let events = Api::OpenaiChat.events(&WORDS);
-    Script::stream().chunk(chunk).hold(gate).chunks(&events[events.len() - 3..]).end()
+    )
+}
+
+/// An event of a responses stream, which names its type twice.
+fn event(kind: &str, rest: &str) -> String {
+    format!("event: {kind}\ndata: {{\"type\":\"{kind}\",{rest}}}\n\n")
+}
+
+/// A stream that stops at `gate` behind these words.
+fn stopping_after(api: Api, words: &str, gate: &Gate) -> Script {
+    let events = api.events(&WORDS);
+    Script::stream().chunk(words).hold(gate).chunks(&events[events.len() - 3..]).end()
 }
 
 #[test]
 fn an_effect_that_a_running_stream_may_have_called_for_waits_for_that_streams_outcome() {
-    let call = "{\"tool_calls\":[{\"index\":0,\"id\":\"t\",\"type\":\"function\",\
-                \"function\":{\"name\":\"charge\",\"arguments\":\"{}\"}}]}";
-    for (delta, waits) in [(call, true), ("{\"content\":\"just words\"}", false)] {
+    let call = delta(
+        "{\"tool_calls\":[{\"index\":0,\"id\":\"t\",\"type\":\"function\",\
+         \"function\":{\"name\":\"charge\",\"arguments\":\"{}\"}}]}",
+    );
+    let just_words = delta("{\"content\":\"just words\"}");
+    let item = |kind: &str| {
+        let item = format!("\"output_index\":0,\"item\":{{\"type\":\"{kind}\",\"name\":\"charge\"}}");
+        event("response.output_item.added", &item)
+    };
+    // Agents act on the arguments, before the item is done.
+    let arguments =
+        event("response.function_call_arguments.done", "\"name\":\"charge\",\"arguments\":\"{}\"");
+    let input = event("response.custom_tool_call_input.done", "\"input\":\"charge\"");
+    let the_providers =
+        event("response.output_item.added", "\"item\":{\"type\":\"mcp_call\",\"name\":\"just words\"}");
+    for (api, words, waits) in [
+        (Api::OpenaiChat, call, true),
+        (Api::OpenaiChat, just_words, false),
+        (Api::OpenaiResponses, item("function_call"), true),
+        (Api::OpenaiResponses, item("custom_tool_call"), true),
+        (Api::OpenaiResponses, arguments, true),
+        (Api::OpenaiResponses, input, true),
+        (Api::OpenaiResponses, the_providers, false),
+    ] {
         let gate = Gate::new();
         let held = gate.clone();
-        let model = Upstream::start(move |_| stopping_after(delta, &held));
+        let model = Upstream::start(move |_| stopping_after(api, &words, &held));
         let tool = Upstream::start(|_| Script::json("{}"));
         let sidecar =
             Setup::new().upstream("llm", "openai", &model.url()).upstream("crm", "http", &tool.url()).start();
         let mut stream = sidecar.connect();
-        stream.send(&ask(Api::OpenaiChat, Some(1)));
+        stream.send(&ask(api, Some(1)));
         let mut reading = stream.head("POST").unwrap();
         reading.until(if waits { "charge" } else { "just words" }).unwrap();
         let mut effect = sidecar.connect();

@@ -8,6 +8,7 @@ macro_rules! corpus {
     };
 }
 
+mod begun;
 mod cuts;
 mod packed;
 

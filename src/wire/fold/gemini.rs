@@ -1,10 +1,40 @@
 //! Gemini's `generateContent` and `embedContent`. Every chunk is an answer of its own, usage so far
 //! included.
 
+use memchr::memmem;
+
 use crate::json::{Kind, Value};
 
 use super::super::usage;
 use super::{Failure, Found, Mark};
+
+/// What a body has shown that comes as one array, an answer at a time: its reader may read each as it comes.
+#[derive(Debug, Default)]
+pub(super) struct Gemini {
+    /// The end of what was looked at, in which a key may have begun.
+    tail: Vec<u8>,
+    calls_tools: bool,
+}
+
+/// The key of a part that calls a tool. Within a text its quotes have backslashes before them; a text that is nothing
+/// but this word passes for a call, and an effect waits for it in vain.
+const CALL: &[u8] = b"\"functionCall\"";
+
+impl Gemini {
+    pub(super) fn glimpse(&mut self, bytes: &[u8]) {
+        if self.calls_tools {
+            return;
+        }
+        self.tail.extend_from_slice(bytes);
+        self.calls_tools = memmem::find(&self.tail, CALL).is_some();
+        let done = self.tail.len().saturating_sub(CALL.len() - 1);
+        self.tail.drain(..done);
+    }
+
+    pub(super) fn calls_tools(&self) -> bool {
+        self.calls_tools
+    }
+}
 
 pub(super) fn event(root: Value<'_>, found: &mut Found, ended: &mut bool) -> Mark {
     let finished = read(root, found);

@@ -125,9 +125,9 @@ pub struct Fold {
 #[derive(Debug)]
 enum Reader {
     Chat(chat::Chat),
-    Gemini,
+    Gemini(gemini::Gemini),
     Messages(messages::Messages),
-    Responses,
+    Responses(responses::Responses),
 }
 
 impl Fold {
@@ -135,11 +135,11 @@ impl Fold {
     pub fn new(surface: Surface) -> Option<Self> {
         let reader = match surface {
             Surface::AnthropicMessages => Reader::Messages(messages::Messages::default()),
-            Surface::GeminiEmbed | Surface::GeminiGenerate => Reader::Gemini,
+            Surface::GeminiEmbed | Surface::GeminiGenerate => Reader::Gemini(gemini::Gemini::default()),
             Surface::OpenaiChat | Surface::OpenaiCompletions | Surface::OpenaiEmbeddings => {
                 Reader::Chat(chat::Chat::default())
             }
-            Surface::OpenaiResponses => Reader::Responses,
+            Surface::OpenaiResponses => Reader::Responses(responses::Responses::default()),
             Surface::Http | Surface::Mcp => return None,
         };
         Some(Self { reader, found: Found::default(), ended: false })
@@ -158,9 +158,9 @@ impl Fold {
         let (root, found, ended) = (tape.root(data), &mut self.found, &mut self.ended);
         match &mut self.reader {
             Reader::Chat(chat) => chat.event(root, data, found),
-            Reader::Gemini => Seen::plain(gemini::event(root, found, ended)),
+            Reader::Gemini(_) => Seen::plain(gemini::event(root, found, ended)),
             Reader::Messages(messages) => Seen::plain(messages.event(name, root, found, ended)),
-            Reader::Responses => Seen::plain(responses::event(name, root, found, ended)),
+            Reader::Responses(responses) => Seen::plain(responses.event(name, root, found, ended)),
         }
     }
 
@@ -173,11 +173,11 @@ impl Fold {
                 Some(Seen::plain(Mark::Content))
             }
             // Readers of this stream go by the type within, which comes first.
-            (Reader::Responses, Some(name)) if name.ends_with(".delta") => {
+            (Reader::Responses(_), Some(name)) if name.ends_with(".delta") => {
                 let kind = data.strip_prefix(b"{\"type\":\"")?.strip_prefix(name.as_bytes())?;
                 kind.starts_with(b"\"").then_some(Seen::plain(Mark::Content))
             }
-            (Reader::Gemini | Reader::Messages(_) | Reader::Responses, _) => None,
+            (Reader::Gemini(_) | Reader::Messages(_) | Reader::Responses(_), _) => None,
         }
     }
 
@@ -192,23 +192,37 @@ impl Fold {
         let (root, found) = (tape.root(body), &mut self.found);
         match &mut self.reader {
             Reader::Chat(chat) => chat.whole(root, found),
-            Reader::Gemini => gemini::whole(root, found),
+            Reader::Gemini(_) => gemini::whole(root, found),
             Reader::Messages(messages) => messages.whole(root, found),
-            Reader::Responses => responses::whole(root, found),
+            Reader::Responses(_) => responses::whole(root, found),
         }
         Ok(())
     }
 
-    /// Whether the answer has begun to call a tool.
+    /// Looks at the next bytes of a body that will be read as a whole, for a tool call that its reader may find
+    /// while the rest is still coming.
+    pub fn glimpse(&mut self, bytes: &[u8]) {
+        match &mut self.reader {
+            Reader::Gemini(gemini) => gemini.glimpse(bytes),
+            Reader::Chat(_) | Reader::Messages(_) | Reader::Responses(_) => {}
+        }
+    }
+
+    /// Whether the answer has begun to call a tool. It may not have announced that one yet.
     pub fn calls_tools(&self) -> bool {
-        !self.found.announced.is_empty()
+        let begun = match &self.reader {
+            Reader::Gemini(gemini) => gemini.calls_tools(),
+            Reader::Responses(responses) => responses.calls_tools(),
+            Reader::Chat(_) | Reader::Messages(_) => false,
+        };
+        begun || !self.found.announced.is_empty()
     }
 
     /// The stream said that it has come to its end, or has failed.
     pub fn is_ended(&self) -> bool {
         let complete = match &self.reader {
             Reader::Chat(chat) => chat.is_complete(),
-            Reader::Gemini | Reader::Messages(_) | Reader::Responses => false,
+            Reader::Gemini(_) | Reader::Messages(_) | Reader::Responses(_) => false,
         };
         self.ended || complete || self.found.failed.is_some()
     }

@@ -5,34 +5,61 @@ use crate::json::Value;
 use super::super::usage;
 use super::{Failure, Found, Mark};
 
-pub(super) fn event(name: Option<&str>, root: Value<'_>, found: &mut Found, ended: &mut bool) -> Mark {
-    let kind = root.get("type").and_then(Value::string);
-    let kind = kind.as_deref().or(name).unwrap_or_default();
-    match kind {
-        "response.output_item.done" => {
-            if let Some(item) = root.get("item") {
-                announce(item, found);
+/// What one stream has shown.
+#[derive(Debug, Default)]
+pub(super) struct Responses {
+    /// A call that the agent carries out has begun; agents may act on its arguments before it is announced.
+    begun: bool,
+}
+
+impl Responses {
+    pub(super) fn calls_tools(&self) -> bool {
+        self.begun
+    }
+
+    pub(super) fn event(
+        &mut self,
+        name: Option<&str>,
+        root: Value<'_>,
+        found: &mut Found,
+        ended: &mut bool,
+    ) -> Mark {
+        let kind = root.get("type").and_then(Value::string);
+        let kind = kind.as_deref().or(name).unwrap_or_default();
+        match kind {
+            "response.output_item.added" => {
+                self.begun |= root.get("item").is_some_and(is_agents);
+                Mark::Content
             }
-            Mark::Content
-        }
-        "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
-            *ended = true;
-            if let Some(response) = root.given("response") {
-                whole(response, found);
+            "response.custom_tool_call_input.done" | "response.function_call_arguments.done" => {
+                self.begun = true;
+                Mark::Content
             }
-            if kind == "response.failed" && found.failed.is_none() {
-                found.failed = Some(Failure { kind: "failed".to_owned(), message: String::new() });
+            "response.output_item.done" => {
+                if let Some(item) = root.get("item") {
+                    announce(item, found);
+                }
+                Mark::Content
             }
-            Mark::End
-        }
-        "error" => {
-            let nested = root.given("error");
-            found.failed = Some(Failure::of(nested.unwrap_or(root)));
-            Mark::End
-        }
-        _ => {
-            found.answered_by(root.pointer("/response/model"));
-            Mark::Content
+            "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
+                *ended = true;
+                if let Some(response) = root.given("response") {
+                    whole(response, found);
+                }
+                if kind == "response.failed" && found.failed.is_none() {
+                    found.failed = Some(Failure { kind: "failed".to_owned(), message: String::new() });
+                }
+                Mark::End
+            }
+            "error" => {
+                let nested = root.given("error");
+                found.failed = Some(Failure::of(nested.unwrap_or(root)));
+                Mark::End
+            }
+            _ => {
+                found.answered_by(root.pointer("/response/model"));
+                Mark::Content
+            }
         }
     }
 }
@@ -59,8 +86,13 @@ pub(super) fn whole(response: Value<'_>, found: &mut Found) {
 
 /// Only calls that the agent carries out; the provider runs `mcp_call` and its like itself.
 fn announce(item: Value<'_>, found: &mut Found) {
-    let agents = |kind: Value<'_>| kind.is_str("function_call") || kind.is_str("custom_tool_call");
-    if item.get("type").is_some_and(agents) {
+    if is_agents(item) {
         found.announce(item.get("name"));
     }
+}
+
+/// Whether an item is a call that the agent carries out.
+fn is_agents(item: Value<'_>) -> bool {
+    let kind = item.get("type");
+    kind.is_some_and(|kind| kind.is_str("function_call") || kind.is_str("custom_tool_call"))
 }
