@@ -1,5 +1,6 @@
 //! The spine: what happens to a call between the agent's socket and the upstream's. `pipeline` first.
 
+mod answer_body;
 mod body;
 mod call;
 mod connection;
@@ -8,8 +9,8 @@ mod feed;
 pub mod fork;
 mod handed;
 mod headers;
-pub mod listener;
 mod leaving;
+pub mod listener;
 mod notes;
 pub mod operations;
 mod pieces;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Either, Full, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::failpoint::{Point, reach};
 use crate::model::EffectClass;
 use crate::proxy::call::Call;
+use crate::proxy::answer_body::AnswerBody;
 use crate::proxy::feed::{AnswerStart, Feed};
 use crate::proxy::headers;
 use crate::proxy::pieces::Pieces;
@@ -48,10 +49,7 @@ pub(crate) fn outbound(call: &Call) -> Outbound {
     }
 }
 
-/// An answer's body: still coming, or read already to see what it says.
-pub(crate) type AnswerBody = Either<Incoming, Full<Bytes>>;
-
-/// Largest refusal that is searched for the name of the usage option.
+/// Largest refusal that is searched for the name of the usage option; a longer one passes as it is.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
 /// Sends the request and waits for the answer's head. An upstream that refuses the usage option gets the
@@ -63,20 +61,34 @@ pub(crate) async fn send(
 ) -> Result<Response<AnswerBody>, Error> {
     let response = send_once(call, outbound, class).await?;
     if !outbound.asked_usage || !matches!(response.status().as_u16(), 400 | 422) {
-        return Ok(response.map(Either::Left));
+        return Ok(response.map(AnswerBody::from));
     }
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, REFUSAL_BYTES_MAX);
-    let reading = tokio::time::timeout(call.upstream.idle, body.collect()).await;
-    let refusal = reading.map_err(|_| Error::silent(call.upstream.idle))?;
-    let refusal = refusal.map_err(|error| Error::from_body(error.as_ref()))?.to_bytes();
-    if memchr::memmem::find(&refusal, b"stream_options").is_none() {
-        return Ok(Response::from_parts(head, Either::Right(Full::new(refusal))));
+    let mut response = response.map(AnswerBody::from);
+    let refusal = peek(response.body_mut(), call.upstream.idle).await?;
+    if refusal.is_none_or(|refusal| memchr::memmem::find(&refusal, b"stream_options").is_none()) {
+        return Ok(response);
     }
     call.upstream.observe();
     outbound.body = call.body.clone().into();
     outbound.asked_usage = false;
-    Ok(send_once(call, outbound, class).await?.map(Either::Left))
+    Ok(send_once(call, outbound, class).await?.map(AnswerBody::from))
+}
+
+/// A refusal as a whole, which stays in `body`; `None` when it is longer than what is searched.
+async fn peek(body: &mut AnswerBody, idle: Duration) -> Result<Option<Bytes>, Error> {
+    let (mut read, mut len, mut is_whole) = (Vec::new(), 0, false);
+    while !is_whole && len <= REFUSAL_BYTES_MAX {
+        match next(body, idle).await? {
+            Some(chunk) => {
+                len += chunk.len();
+                read.push(chunk);
+            }
+            None => is_whole = true,
+        }
+    }
+    let read = join(&read);
+    body.put_back(read.clone());
+    Ok(is_whole.then_some(read))
 }
 
 async fn send_once(
@@ -256,7 +268,7 @@ async fn next(body: &mut AnswerBody, idle: Duration) -> Result<Option<Bytes>, Er
         match frame {
             None => return Ok(None),
             Some(frame) => {
-                if let Ok(bytes) = frame.map_err(|error| Error::from_body(error.as_ref()))?.into_data() {
+                if let Ok(bytes) = frame.map_err(|error| Error::from_body(&error))?.into_data() {
                     return Ok(Some(bytes));
                 }
             }

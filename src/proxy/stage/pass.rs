@@ -10,16 +10,17 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Either};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::model::{CallKind, Channel, Dialect, Source, StepState};
+use crate::proxy::answer_body::AnswerBody;
 use crate::proxy::body::{Joiner, Torn, WholeBody};
 use crate::proxy::call::{Call, Target};
 use crate::proxy::headers;
-use crate::proxy::refusal;
 use crate::proxy::leaving::Portion;
+use crate::proxy::refusal;
 use crate::proxy::run::Run;
 use crate::proxy::sidecar::{Sidecar, Upstream};
 use crate::telemetry::event::StepEvent;
@@ -28,7 +29,7 @@ use crate::wire::answer::{Answer, AnswerHead, AnswerOptions, Piece};
 use crate::wire::mcp::McpMessage;
 use crate::wire::refusal::Refusal;
 
-use super::fetch::{self, AnswerBody};
+use super::fetch;
 use super::listen;
 use super::respond::Departure;
 use super::session;
@@ -47,7 +48,7 @@ pub(crate) async fn stream(
     let response = forward(&target.upstream, request).await?;
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers);
-    let body = PassBody::new(Either::Left(body), target.upstream.idle, None);
+    let body = PassBody::new(body.into(), target.upstream.idle, None);
     Ok(Response::from_parts(head, body.boxed_unsync()))
 }
 
@@ -102,7 +103,7 @@ fn listens(call: &Call) -> bool {
 
 /// The body of an answer that is forwarded and not looked at.
 pub(super) fn unread(sidecar: &Sidecar, call: &Call, body: Incoming) -> PassBody {
-    passed(sidecar, call, Either::Left(body), None)
+    passed(sidecar, call, body.into(), None)
 }
 
 /// The answer to a call that is forwarded.

@@ -11,6 +11,7 @@ use crate::journal::{self, Batch, Body, Completed, FailedAnswer, Record, Ticket,
 use crate::model::{
     CallKind, EffectClass, FailureClass, InDoubt, KeyPlace, Source, StepIndex, StepState, Usage,
 };
+use crate::proxy::answer_body::AnswerBody;
 use crate::proxy::call::Call;
 use crate::proxy::feed::Feed;
 use crate::proxy::headers;
@@ -23,7 +24,7 @@ use crate::upstream;
 use crate::wire::refusal::Refusal;
 use crate::wire::{status, tool_key};
 
-use super::fetch::{self, AnswerBody, Broken, Fetched, Outbound};
+use super::fetch::{self, Broken, Fetched, Outbound};
 use super::open::{OpenStep, Sent};
 use super::recall::Asked;
 use super::session;

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 
 use crate::journal::Ticket;
 use crate::model::{Channel, EffectClass, FailureClass, Source, StepState};
+use crate::proxy::answer_body::AnswerBody;
 use crate::proxy::body::WholeBody;
 use crate::proxy::call::Call;
 use crate::proxy::dialogue::Dialogue;
@@ -26,7 +27,7 @@ use crate::wire::answer::{Answer, Piece, Rest};
 use crate::wire::refusal::Refusal;
 
 use super::enroll::Enrolled;
-use super::fetch::{self, AnswerBody};
+use super::fetch;
 use super::recall;
 use super::respond::{self, Departure};
 
@@ -100,7 +101,7 @@ pub(super) async fn again(
             && headers::is_event_stream(response.headers())
             && headers::content_encoding(response.headers()).is_none()
         {
-            return Some(Either::Left(response.into_body()));
+            return Some(response.into_body().into());
         }
         if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
             return None;

@@ -305,3 +305,21 @@ fn an_upstream_that_refuses_to_tell_usage_gets_the_agents_own_request_and_is_not
     assert_eq!(upstream.count(), 3, "it is not asked again");
     assert_eq!(sidecar.states("w"), ["completed", "completed"]);
 }
+
+#[test]
+fn a_refusal_longer_than_what_is_searched_for_the_usage_option_is_the_answer_as_it_is() {
+    for (status, len) in [(400, 100_000), (422, 3 << 20)] {
+        let body = format!(r#"{{"error":{{"message":"{}"}}}}"#, "x".repeat(len));
+        let sent = body.clone();
+        let upstream = Upstream::start(move |_| Script::answer(status, "application/json", &sent));
+        let sidecar = openai(&upstream).start();
+        let ask = |attempt| {
+            Ask::post(chat_path(attempt), r#"{"model":"m","stream":true,"messages":[]}"#.as_bytes())
+        };
+        for (attempt, source) in [(1, "live"), (2, "replay")] {
+            let answer = sidecar.call(&ask(attempt)).expect(status, source);
+            assert!(answer.text() == body, "the answer differs: {}", answer.body.len());
+        }
+        assert_eq!((upstream.count(), sidecar.states("w")), (1, vec!["completed".to_owned()]));
+    }
+}
