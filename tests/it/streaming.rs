@@ -312,3 +312,35 @@ fn an_answer_too_long_to_be_kept_reaches_its_reader_whole_and_stays_out_of_memor
     assert!(again.status == 422 && again.text().contains("OG3006"), "{again:?}");
     assert_eq!(upstream.count(), 1);
 }
+
+#[test]
+fn a_stream_that_does_not_stop_behind_its_end_is_cut_and_stays_out_of_memory() {
+    const LONG_MIB: usize = 96;
+    let upstream = Upstream::start(|_| {
+        let events = Api::OpenaiChat.events(&WORDS);
+        let more = delta(&format!("{{\"content\":\"{}\"}}", "x".repeat(1 << 20)));
+        let stream = Script::stream().chunks(&events[..events.len() - 1]);
+        (0..LONG_MIB).fold(stream, |script, _| script.chunk(&more)).chunks(&events[events.len() - 1..]).end()
+    });
+    let limits = "recorded_mib_max: 1";
+    let sidecar = Setup::new().upstream("llm", "openai", &upstream.url()).limits(limits).start();
+    let before = peak_mib(sidecar.pid());
+    let broken = sidecar.try_call(&ask(Api::OpenaiChat, Some(1))).expect_err("never a clean end");
+    assert_eq!(broken.status, Some(200), "{broken:?}");
+    assert_eq!(sidecar.states("w"), ["failed"]);
+    let grown = peak_mib(sidecar.pid()) - before;
+    assert!(grown < 40, "memory grew by {grown} MiB for what came behind the end");
+}
+
+#[test]
+fn the_end_of_a_stream_may_be_longer_than_what_is_recorded() {
+    let words = "x".repeat(3 << 20);
+    let response = Api::OpenaiResponses.answer(&words);
+    let whole = event("response.completed", &format!("\"response\":{response}"));
+    let sent = whole.clone();
+    let upstream = Upstream::start(move |_| Script::events(&[&sent]));
+    let limits = "recorded_mib_max: 1";
+    let sidecar = Setup::new().upstream("llm", "openai", &upstream.url()).limits(limits).start();
+    let answer = sidecar.call(&ask(Api::OpenaiResponses, Some(1))).expect(200, "live");
+    assert!(answer.text() == whole, "the answer differs");
+}

@@ -9,11 +9,12 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::failpoint::{Point, reach};
 use crate::model::EffectClass;
-use crate::proxy::call::Call;
 use crate::proxy::answer_body::AnswerBody;
+use crate::proxy::call::Call;
 use crate::proxy::feed::{AnswerStart, Feed};
 use crate::proxy::headers;
 use crate::proxy::pieces::Pieces;
@@ -151,6 +152,8 @@ pub(crate) enum Broken {
     Upstream(Error),
     /// It ended cleanly and too early.
     Cut(Cut),
+    /// It has come to its end and does not stop.
+    Endless,
     /// Nobody was left to read it, and the time to go on alone was over.
     Deserted,
     /// The sidecar is stopping.
@@ -158,6 +161,10 @@ pub(crate) enum Broken {
     /// It is too long to be kept, and whoever asked for it does not read on.
     Unread,
 }
+
+/// What [`Broken::Endless`] tells people.
+pub(crate) const ENDLESS: &str =
+    "the stream goes on behind its end for longer than an answer that is recorded";
 
 /// Reads the answer, feeding the agent's exchanges as far as they may see it now. `sent` is what the
 /// answer answers: the rest of an MCP stream that ends early is asked for in the same way.
@@ -170,21 +177,21 @@ pub(crate) async fn read(
 ) -> Result<Fetched, Broken> {
     let (head, mut body) = response.into_parts();
     let (mut answer, start) = follow(call, sent, head);
-    let mut taken =
-        Taken { feed, announced: false, start: &start, recorded: Some(Vec::new()), len: 0, held: Vec::new() };
+    let mut taken = Taken::new(feed, &start);
     if headers::is_event_stream(&start.headers) && !is_bodiless(call, &start) {
         taken.announce();
     }
     let limit = sidecar.snapshot().limits.recorded_bytes_max;
     let mut pieces = Vec::new();
     let mut tries = resume::Tries::default();
+    let mut closing = None;
     let ending = sidecar.tasks.ending();
     let deserted = deserted(sidecar, feed, call.upstream.drain);
     tokio::pin!(ending, deserted);
     loop {
         let frame = tokio::select! {
             // Not every server closes a stream that has brought the response.
-            () = closed_late(&answer) => break,
+            () = closed_late(&answer, &mut closing) => break,
             frame = next(&mut body, call.upstream.idle) => frame,
             () = &mut deserted => return Err(Broken::Deserted),
             () = &mut ending => return Err(Broken::Stopping),
@@ -219,6 +226,12 @@ pub(crate) async fn read(
         }
         taken.take(&mut pieces, limit);
         fed?;
+        if taken.behind > limit {
+            if answer.has_response() {
+                break;
+            }
+            return Err(Broken::Endless);
+        }
         // Whoever holds up an answer that is not kept holds up the upstream, but not for ever.
         tokio::select! {
             waited = tokio::time::timeout(call.upstream.idle, feed.room()) => {
@@ -252,10 +265,12 @@ fn follow(call: &Call, sent: &Outbound, mut head: http::response::Parts) -> (Ans
     (answer, start)
 }
 
-/// Resolves when a server that has given its response has had its time to close the stream.
-async fn closed_late(answer: &Answer) {
+/// Resolves when a server that has given its response has had its time to close the stream, whatever it has sent
+/// meanwhile. `closing`: when that time is over, once it has begun.
+async fn closed_late(answer: &Answer, closing: &mut Option<Instant>) {
     if answer.has_response() {
-        tokio::time::sleep(CLOSING_WAIT).await;
+        let until = *closing.get_or_insert_with(|| Instant::now() + CLOSING_WAIT);
+        tokio::time::sleep_until(until).await;
     } else {
         std::future::pending::<()>().await;
     }
@@ -300,10 +315,18 @@ struct Taken<'a> {
     recorded: Option<Vec<Bytes>>,
     len: usize,
     held: Vec<Bytes>,
+    /// Bytes that were held after the end had begun: the end itself is as long as it is.
+    behind: usize,
 }
 
-impl Taken<'_> {
+impl<'a> Taken<'a> {
+    fn new(feed: &'a Feed, start: &'a AnswerStart) -> Self {
+        let (recorded, held) = (Some(Vec::new()), Vec::new());
+        Self { feed, start, announced: false, recorded, len: 0, held, behind: 0 }
+    }
+
     fn take(&mut self, pieces: &mut Vec<Piece>, limit: usize) {
+        let has_begun_to_end = !self.held.is_empty();
         for piece in pieces.drain(..) {
             match piece {
                 Piece::Comment(bytes) => self.forward(bytes),
@@ -318,6 +341,9 @@ impl Taken<'_> {
                 }
                 Piece::Hold(bytes) => {
                     self.record(&bytes, limit);
+                    if has_begun_to_end {
+                        self.behind = self.behind.saturating_add(bytes.len());
+                    }
                     self.held.push(bytes);
                 }
             }

@@ -21,7 +21,7 @@ use crate::wire::refusal::Refusal;
 use crate::wire::status;
 
 use super::enroll::{Enrolled, Standing};
-use super::fetch::{Broken, Fetched};
+use super::fetch::{Broken, ENDLESS, Fetched};
 use super::look;
 use super::respond::{self, Departure};
 use super::{session, strict};
@@ -83,6 +83,7 @@ async fn live(
     let fetched = look::look(sidecar, &enrolled.run, call).await.map_err(|broken| match broken {
         Broken::Upstream(error) => refusal::upstream_failed(&call.upstream.name, &error),
         Broken::Cut(cut) => refusal::cut(&call.upstream.name, &cut.to_string()),
+        Broken::Endless => refusal::cut(&call.upstream.name, ENDLESS),
         Broken::Deserted | Broken::Stopping | Broken::Unread => refusal::stopping(),
     })?;
     let before = sidecar.journal.listed(&enrolled.run.key, list).map_err(|error| refusal::journal(&error))?;

@@ -380,6 +380,7 @@ impl Work<'_> {
     async fn broken(&self, broken: Broken) -> Told {
         let error = match broken {
             Broken::Upstream(error) => error,
+            Broken::Endless => upstream::Error::early(FailureClass::Cut, fetch::ENDLESS),
             Broken::Cut(cut) => upstream::Error::early(FailureClass::Cut, cut.to_string()),
             Broken::Deserted => upstream::Error::early(
                 FailureClass::Timeout,

@@ -1,5 +1,7 @@
 //! What of MCP is neither recorded nor replayed, and what a client cannot undo.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::client::Ask;
@@ -292,4 +294,30 @@ fn a_tool_that_a_model_called_and_that_did_not_pass_is_named_in_the_timeline() {
     assert_eq!(sidecar.timeline_now("w")["unproxied"], json!([{"step": 1, "tool": "bash"}]));
     let text = sidecar.cli(&["timeline", "w"]).stdout;
     assert!(text.contains("`bash`, which did not pass through Outrigger"), "{text}");
+}
+
+#[test]
+fn a_server_that_writes_on_behind_its_response_does_not_keep_the_step_open() {
+    /// More often than a stream that stays open behind its response is waited for.
+    const OFTEN: Duration = Duration::from_millis(40);
+    let server = Server::new(Era::Stateless, Form::Events);
+    let gone = Gate::new();
+    let watched = gone.clone();
+    server.tool_calls(move |call| {
+        let done = r#"{"content":[{"type":"text","text":"done"}]}"#;
+        let response = format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{done}}}\n\n", call.id);
+        // Far longer than the test has patience.
+        let on = (0..1000).fold(Script::stream().chunk(response), |script, _| {
+            script.then(Act::Pause(OFTEN)).chunk(": still here\n\n")
+        });
+        on.then(Act::Gone(watched.clone()))
+    });
+    let upstream = server.start();
+    let sidecar = tools(&upstream);
+    let mut connection = sidecar.connect();
+    connection.send(&Caller::stateless("/w/w/a/1/tools", 1).tool("charge", &json!({})));
+    sidecar.wait_completed("w", 1);
+    let answer = connection.read("POST").unwrap().expect(200, "live");
+    assert_eq!(result(&answer), ("done".to_owned(), false));
+    gone.reached(1);
 }
