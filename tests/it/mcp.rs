@@ -280,3 +280,29 @@ fn two_calls_at_once_that_join_each_get_their_own_id() {
     assert_eq!((response(&answer)["id"].as_u64(), answer.status), (Some(70), 200));
     assert_eq!(server.charges(), 1);
 }
+
+#[test]
+fn a_tool_call_that_waited_in_vain_for_its_session_was_not_sent_and_is_not_in_doubt() {
+    let server = Server::new(Era::Sessions, Form::Json);
+    let upstream = server.start();
+    let sidecar = Setup::new().upstream_with("tools", "mcp", &upstream.url(), "idle_timeout_s: 1").start();
+    let mut first = Caller::new("/w/w/a/1/tools", 1);
+    first.initialize(&sidecar);
+    first.call(&sidecar, "charge", &json!({"number": 1})).expect(200, "live");
+
+    let mut second = Caller::new("/w/w/a/2/tools", 1);
+    second.initialize(&sidecar);
+    second.call(&sidecar, "charge", &json!({"number": 1})).expect(200, "replay");
+    let gate = Gate::new();
+    let (held, other) = (gate.clone(), server.clone());
+    upstream.answers(move |request| {
+        let script = other.handle(request);
+        if request.text().contains("\"initialize\"") { script.held(&held) } else { script }
+    });
+    let refused = sidecar.call(&second.tool("charge", &json!({"number": 2})));
+    assert_eq!(gate.times_reached(), 1, "the session was asked for: {refused:?}");
+    assert_eq!(sidecar.states("w"), ["completed", "failed"], "{refused:?}");
+    gate.open();
+    let answer = second.call(&sidecar, "charge", &json!({"number": 2})).expect(200, "live");
+    assert_eq!((answer.step(), server.charges()), (2, 2));
+}

@@ -28,6 +28,7 @@ const OWN_PREFIX: &str = "outrigger-";
 const LAST_INITIALIZE: &str = "initialize#last";
 /// Largest answer to an `initialize` that is read.
 const INITIALIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest time that a session may take to open, where the upstream may be silent for longer than that.
 const INITIALIZE_WAIT: Duration = Duration::from_secs(60);
 
 /// A session id for an agent whose `initialize` was answered from the journal.
@@ -147,9 +148,10 @@ async fn open(
     let Some(request) = recorded_initialize(sidecar, run, call) else {
         return Err(unopened("no `initialize` of this workflow is recorded for it"));
     };
-    let id = tokio::time::timeout(INITIALIZE_WAIT, initialize(call, request))
+    let wait = INITIALIZE_WAIT.min(call.upstream.idle);
+    let id = tokio::time::timeout(wait, initialize(call, request))
         .await
-        .unwrap_or_else(|_| Err(Error::silent(INITIALIZE_WAIT)))?;
+        .unwrap_or_else(|_| Err(Error { not_sent: true, ..Error::silent(wait) }))?;
     let session = UpstreamSession { id, ended: false };
     keep(run, call, shown, session.clone());
     Ok(session)
