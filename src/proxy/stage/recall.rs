@@ -230,6 +230,11 @@ pub(super) fn look_up(question: &Question<'_>, state: &RunState) -> Result<Found
         if by == FoundBy::Normalised {
             renew::add(question, state, fingerprint, &mut summaries)?;
         }
+        if by == FoundBy::Identity {
+            // INVARIANT: an effect is found in other words for what it did or may have done. One that was not carried
+            // out did nothing, and only an equal request is its next try: what is sent are the bytes of the first.
+            summaries.retain(|summary| !summary.cleared);
+        }
         let candidates: Vec<Candidate> = summaries
             .iter()
             .map(|summary| candidate(journal, state, enrolled, summary, takes_repeats))

@@ -154,6 +154,37 @@ fn case_18_a_reworded_effect_in_doubt_is_in_doubt() {
 }
 
 #[test]
+fn a_corrected_effect_is_no_retry_of_the_one_that_was_not_carried_out() {
+    let rules =
+        ["identity: [/invoice_id]", "identity: [/invoice_id], idempotency_key: { header: Idempotency-Key }"];
+    for (rule, status, attempt) in [(rules[0], 429, 1), (rules[0], 403, 2), (rules[1], 429, 1)] {
+        let upstream =
+            Upstream::start(
+                move |request| {
+                    if request.count == 1 { Script::status(status) } else { counted(request) }
+                },
+            );
+        let sidecar = charging(&upstream, rule).start();
+        let of = |attempt: usize, cents: u32| {
+            charge(attempt, &json!({"invoice_id": 7, "amount_cents": cents}).to_string())
+        };
+        assert_eq!(sidecar.call(&of(1, 100)).status, status);
+        sidecar.settle();
+        let corrected = sidecar.call(&of(attempt, 50)).expect(200, "live");
+        assert_eq!(corrected.step(), 2, "a step of its own");
+        // What was not carried out is tried again when it is asked for in the same words.
+        assert_eq!(sidecar.call(&of(attempt, 100)).expect(200, "live").step(), 1);
+        let sent: Vec<Vec<u8>> = upstream.requests().into_iter().map(|request| request.body).collect();
+        assert_eq!(sent, [of(1, 100).body, of(1, 50).body, of(1, 100).body], "{rule}");
+        assert_eq!(sidecar.states("w"), ["completed", "completed"]);
+        // The corrected one is found in other words, and by these alone.
+        let reworded = charge(3, r#"{"invoice_id":7,"amount_cents":50,"memo":"b"}"#);
+        assert_eq!(sidecar.call(&of(3, 100)).expect(200, "replay").step(), 1);
+        assert_eq!(sidecar.call(&reworded).expect(200, "replay").step(), 2);
+    }
+}
+
+#[test]
 fn a_status_that_proves_nothing_was_done_clears_the_effect() {
     let failing = |status: u16| {
         Upstream::start(
