@@ -54,6 +54,8 @@ pub struct Ahead {
     /// The lowest step of earlier attempts that this one has used: an agent with a checkpoint of its own begins
     /// there.
     first_used: Option<StepIndex>,
+    /// The attempt began with a step of its own, before it used a recorded one: it has no checkpoint.
+    began_anew: bool,
     /// Recorded answers of models that this attempt was given, in order.
     heard: Vec<StepIndex>,
     accepted: BTreeSet<StepIndex>,
@@ -66,7 +68,8 @@ impl Ahead {
     /// Of nothing recorded yet.
     pub fn new(attempt: AttemptId) -> Self {
         let (steps, accepted) = (BTreeMap::new(), BTreeSet::new());
-        Self { attempt, steps, first_used: None, heard: Vec::new(), accepted, events: 0, last_begun: 0 }
+        let (first_used, began_anew, heard) = (None, false, Vec::new());
+        Self { attempt, steps, first_used, began_anew, heard, accepted, events: 0, last_begun: 0 }
     }
 
     /// Takes in the next event of the workflow.
@@ -78,6 +81,7 @@ impl Ahead {
                 let unused = Unused { kind, tool, class, identity, completed_at: None, is_over: false };
                 self.steps.insert(step, unused);
             }
+            Event::Begun { attempt, .. } if attempt == self.attempt => self.begun(),
             Event::Begun { .. } => {}
             Event::Completed(step) => {
                 if let Some(unused) = self.steps.get_mut(&step) {
@@ -97,6 +101,11 @@ impl Ahead {
         if let Some(unused) = self.steps.get_mut(&step) {
             unused.is_over = is_over;
         }
+    }
+
+    /// The attempt has begun a step of its own.
+    pub fn begun(&mut self) {
+        self.began_anew |= self.first_used.is_none();
     }
 
     /// The attempt has asked for this step.
@@ -132,17 +141,20 @@ impl Ahead {
             .map(|(step, _)| step)
     }
 
-    /// Steps that the recorded run had moved past: another one began after their outcome.
+    /// Steps that the recorded run had moved past, another one began after their outcome, from the first one on that
+    /// the attempt has used.
     pub fn passed(&self) -> impl Iterator<Item = StepIndex> + '_ {
         let is_passed = |unused: &Unused| unused.completed_at.is_some_and(|at| at < self.last_begun);
-        self.open().filter(move |(_, unused)| is_passed(unused)).map(|(step, _)| step)
+        let open = self.open().filter(|(step, _)| self.is_since_first(*step));
+        open.filter(move |(_, unused)| is_passed(unused)).map(|(step, _)| step)
     }
 
     /// The recorded step that the agent was most likely to ask for next: the lowest one of this tool, else of this
     /// upstream.
     pub fn expected(&self, tool: &Tool) -> Option<StepIndex> {
-        let of_tool = self.open().find(|(_, unused)| unused.tool == *tool);
-        let nearest = of_tool.or_else(|| self.open().find(|(_, unused)| unused.tool.0 == tool.0));
+        let near = self.open().filter(|(_, unused)| unused.tool.0 == tool.0);
+        let nearest =
+            near.min_by_key(|(step, unused)| (unused.tool != *tool, !self.is_since_first(*step), *step));
         nearest.map(|(step, _)| step)
     }
 
@@ -151,9 +163,14 @@ impl Ahead {
         self.open().map(|(step, _)| step)
     }
 
+    fn is_since_first(&self, step: StepIndex) -> bool {
+        self.first_used.is_none_or(|first| step >= first)
+    }
+
+    /// What was left out and may still be there: an agent that resumed from a checkpoint of its own knows what lies
+    /// before it.
     fn open(&self) -> impl Iterator<Item = (StepIndex, &Unused)> {
-        let first = self.first_used;
-        let counts = move |step: StepIndex| first.is_none_or(|first| step >= first);
+        let counts = |step: StepIndex| self.began_anew || self.is_since_first(step);
         let open = self.steps.iter().filter(|(_, unused)| !unused.is_over);
         let open = open.filter(move |(step, _)| counts(**step) && !self.accepted.contains(step));
         open.map(|(step, unused)| (*step, unused))
@@ -222,6 +239,25 @@ mod tests {
         let mut ahead = ahead(run());
         ahead.used(step(3));
         check(&ahead, &[], &[4]);
+    }
+
+    #[test]
+    fn an_attempt_that_began_with_a_step_of_its_own_has_no_checkpoint() {
+        // Learnt from the journal, or while it happens.
+        let mut read = ahead([run(), vec![begun(5, 2, "model")]].concat());
+        let mut seen = ahead(run());
+        seen.begun();
+        for ahead in [&mut read, &mut seen] {
+            ahead.used(step(3));
+            check(ahead, &[], &[2, 4]);
+            assert_eq!(ahead.all().count(), 3);
+            assert_eq!(ahead.expected(&tool("charge")), Some(step(4)), "the nearest one ahead comes first");
+        }
+        // What it begins later says nothing.
+        let mut resumed = ahead(run());
+        resumed.used(step(3));
+        resumed.begun();
+        check(&resumed, &[], &[4]);
     }
 
     #[test]

@@ -121,6 +121,9 @@ impl Slot {
         state.running.insert(step, Arc::clone(&feed));
         if let Some(live) = &mut state.attempt {
             live.failed.remove(&step);
+            if let Some(ahead) = live.ahead.as_mut().filter(|_| self.is_new()) {
+                ahead.begun();
+            }
         }
         state.dialogues.begin(step, call, asked.class);
         let served = recall::serve(&mut state, &self.enrolled, step);

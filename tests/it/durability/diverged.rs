@@ -171,6 +171,32 @@ fn a_reworded_effect_beside_one_in_doubt_is_refused() {
 }
 
 #[test]
+fn a_reworded_effect_is_refused_also_where_the_attempt_matches_only_behind_the_recorded_one() {
+    for status in [200, 504] {
+        let (_model, crm, sidecar) = start("");
+        crm.answers(move |request| match request.target.as_str() {
+            "/charge" if request.count == 1 && status != 200 => Script::status(status),
+            _ => counted(request),
+        });
+        let look = |attempt: usize| Ask::get(format!("/w/w/a/{attempt}/crm/balance"));
+        let memo = |attempt: usize, text: &str| {
+            Ask::post(format!("/w/w/a/{attempt}/crm/charge"), json!({ "memo": text }).to_string())
+        };
+        sidecar.call(&ask(1, "It is 9:00. Pay.")).expect(200, "live");
+        assert_eq!(sidecar.call(&memo(1, "Thank you")).status, status);
+        sidecar.call(&look(1)).expect(200, "live");
+        sidecar.call(&ask(1, "It is 9:00. Paid.")).expect(200, "live");
+
+        sidecar.call(&ask(2, "It is 9:05. Pay.")).expect(200, "live");
+        sidecar.call(&look(2)).expect(200, "replay");
+        check_diverged(&sidecar.call(&memo(2, "Many thanks")), &["step 2", "/memo"]);
+        assert_eq!(crm.count(), 2, "nothing was sent");
+        sidecar.cli(&["accept", "w"]).expect_code(0).prints(&["2"]);
+        sidecar.call(&memo(2, "Many thanks")).expect(200, "live");
+    }
+}
+
+#[test]
 fn an_operator_may_let_every_fork_go_on() {
     let upstream = counting();
     let setup = Setup::new().upstream("crm", "http", &upstream.url()).line("on_divergence: live");
