@@ -44,6 +44,8 @@ fn event(record: &Record) -> Option<Event> {
             Resolution::Abandoned | Resolution::NotExecuted | Resolution::Repeat => Some(Event::Over(*step)),
         },
         Record::Redelivered { step, attempt, .. } => Some(Event::Used { step: *step, attempt: *attempt }),
+        // Told of its failure, or of a refusal: it has asked for the step.
+        Record::ToldAgain { step, attempt, .. } => step.map(|step| Event::Used { step, attempt: *attempt }),
         Record::Accepted { steps, .. } => {
             Some(Event::Accepted(steps.iter().copied().filter_map(StepIndex::new).collect()))
         }
@@ -56,7 +58,6 @@ fn event(record: &Record) -> Option<Event> {
         | Record::RefusalDelivered { .. }
         | Record::Refused { .. }
         | Record::Removed { .. }
-        | Record::ToldAgain { .. }
         | Record::WorkflowClosed { .. }
         | Record::WorkflowOpened { .. } => None,
     }

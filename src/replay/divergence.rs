@@ -27,7 +27,7 @@ pub enum Event {
     Over(StepIndex),
     /// Another try of it left.
     Tried(StepIndex),
-    /// The attempt was given its answer again, or took it over.
+    /// The attempt was given its answer again, was told its failure again, or took it over.
     Used { step: StepIndex, attempt: AttemptId },
     /// Somebody has accepted that the agent left these out.
     Accepted(Vec<StepIndex>),

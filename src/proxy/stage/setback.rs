@@ -48,6 +48,11 @@ pub(super) fn take(
 ) -> Result<Option<Setback>, Refusal> {
     let left = state.attempt.as_mut().and_then(|live| live.setbacks.as_mut()?.get_mut(&subject));
     let Some(setback) = left.and_then(|left| left.pop_front()) else { return Ok(None) };
+    if let Subject::Step(step) = subject
+        && let Some(ahead) = state.attempt.as_mut().and_then(|live| live.ahead.as_mut())
+    {
+        ahead.used(step);
+    }
     let (sidecar, enrolled) = (question.sidecar, question.enrolled);
     if enrolled.standing != Standing::Open {
         // What a closed workflow gives is not recorded any more.

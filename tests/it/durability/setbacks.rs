@@ -158,6 +158,38 @@ fn a_refused_fork_is_told_again_to_a_life_that_takes_the_same_way() {
 }
 
 #[test]
+fn a_failure_that_is_told_again_has_been_asked_for_and_holds_no_later_effect_up() {
+    // What lies ahead is looked up when something new is asked for, before the failure is told or after.
+    for (asks_first, restarts) in [(false, false), (false, true), (true, false)] {
+        let (model, crm) = (Upstream::start(completion), Upstream::start(counted));
+        let setup = Setup::new().upstream("openai", "openai", &model.url());
+        let mut sidecar = setup.upstream("crm", "http", &crm.url()).start();
+        let charge = |attempt: usize, invoice: u32| {
+            Ask::post(format!("/w/w/a/{attempt}/crm/charge"), json!({"invoice_id": invoice}).to_string())
+        };
+        told(&sidecar, &ask(1, "pay both")).expect(200, "live");
+        crm.answers(|_| Script::status(504));
+        told(&sidecar, &charge(1, 7)).expect(504, "live");
+        crm.answers(counted);
+        told(&sidecar, &charge(1, 8)).expect(200, "live");
+
+        if asks_first {
+            sidecar.call(&ask(2, "what is the time?")).expect(200, "live");
+        }
+        told(&sidecar, &ask(2, "pay both")).expect(200, "replay");
+        told(&sidecar, &charge(2, 7)).expect(504, "replay");
+        sidecar.call(&charge(2, 8)).expect(200, "replay");
+        if restarts {
+            sidecar.kill9();
+            sidecar.restart();
+        }
+        sidecar.call(&ask(2, "and now?")).expect(200, "live");
+        sidecar.call(&charge(2, 9)).expect(200, "live");
+        assert_eq!(crm.count(), 3);
+    }
+}
+
+#[test]
 fn a_tool_server_that_was_busy_is_told_again_with_the_id_of_the_request_that_asks() {
     let server = Server::new(Era::Stateless, Form::Json);
     let upstream = server.start();
