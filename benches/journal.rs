@@ -243,6 +243,7 @@ impl Writer {
             request_len: self.body.len() as u64,
             at: AT,
             identity: None,
+            key_place: None,
         };
         let completed = Completed {
             step,

@@ -69,11 +69,12 @@ fn intent() -> impl Strategy<Value = Record> {
     );
     let prints = (print(), prop::option::of(print()), prop::option::of(print()));
     let ids = (step(), attempt(), upstream(), prints, body());
-    let rest = (".{0,60}", any::<u32>(), prop::option::of(".{0,40}"), any::<u64>(), any::<u64>(), at());
+    let keys = (prop::option::of(".{0,40}"), prop::option::of(".{0,40}"));
+    let rest = (".{0,60}", any::<u32>(), keys, any::<u64>(), any::<u64>(), at());
     (kinds, ids, rest).prop_map(
         |((kind, dialect, class), (step, attempt, upstream, prints, request), rest)| {
             let (exact, normalised, identity) = prints;
-            let (operation, occurrence, idempotency_key, epoch, request_len, at) = rest;
+            let (operation, occurrence, (idempotency_key, key_place), epoch, request_len, at) = rest;
             Record::Intent(Intent {
                 step,
                 attempt,
@@ -91,6 +92,7 @@ fn intent() -> impl Strategy<Value = Record> {
                 request_len,
                 at,
                 identity,
+                key_place,
             })
         },
     )
@@ -466,6 +468,7 @@ fn latest_records() -> Vec<Record> {
     vec![
         Record::InputRequired { step: records::step(3), tried: 1, at: Timestamp(1_795_140_000_000) },
         Record::Listed(Listed { changed: Some(true), ..records::listed(3, 2, b"list") }),
+        Record::Intent(Intent { key_place: Some("header k".to_owned()), ..records::intent(4, 2, 4) }),
     ]
 }
 

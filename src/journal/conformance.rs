@@ -91,6 +91,7 @@ pub(crate) fn intent(number: u64, attempt_number: u32, of: u64) -> Intent {
         request_len: 7,
         at: AT,
         identity: None,
+        key_place: None,
     }
 }
 

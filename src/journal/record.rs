@@ -75,6 +75,10 @@ pub struct Intent {
     /// Of an effect whose tool declares what it is known by: the same whatever else its arguments say.
     #[cbor(n(16), with = "via", has_nil)]
     pub identity: Option<Fingerprint>,
+    /// Where the tool took the key, as [`KeyPlace`](crate::model::KeyPlace) is written; `None` without a key, and
+    /// in records that are older than the field.
+    #[n(17)]
+    pub key_place: Option<String>,
 }
 
 /// A recorded answer: what a replay serves.

@@ -309,7 +309,9 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
     ) -> Result<Touched, Fault<B::Error>> {
         let mut entry = self.unanswered(step, "Resolved")?;
         let summary = &mut entry.summary;
-        if summary.class != EffectClass::Effect || summary.cleared {
+        // A call that was recorded as a read is in doubt where its tool is an effect since.
+        let may_be_in_doubt = summary.class == EffectClass::Effect || summary.state == StepState::InDoubt;
+        if !may_be_in_doubt || summary.cleared {
             return out_of_order(format!("step {step} is resolved and was not in doubt"));
         }
         match resolution {

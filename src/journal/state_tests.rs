@@ -151,6 +151,16 @@ fn what_somebody_says_of_a_step_in_doubt_decides_what_may_follow() {
 }
 
 #[test]
+fn what_was_recorded_as_a_read_is_resolved_where_it_is_in_doubt_and_nowhere_else() {
+    let read = Record::Intent(Intent { class: EffectClass::Read, ..intent(1, 1, 1) });
+    let broken = [read, dispatched(1, 1), failed(1, 1, Some(504))];
+    let then = |more: &[Record]| [&broken[..], more].concat();
+    check_step(&then(&[in_doubt(1), resolved(1, Resolution::NotExecuted)]), (StepState::Failed, 1, true));
+    check_step(&then(&[in_doubt(1), resolved(1, Resolution::Abandoned)]), (StepState::Abandoned, 1, false));
+    check_refused(&then(&[resolved(1, Resolution::Abandoned)]), "not in doubt");
+}
+
+#[test]
 fn an_effect_in_doubt_is_sent_again_only_under_its_key() {
     let keyed = Record::Intent(Intent { idempotency_key: Some("k".to_owned()), ..intent(1, 1, 1) });
     let records = [keyed, dispatched(1, 1), in_doubt(1), dispatched(1, 2)];

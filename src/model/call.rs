@@ -113,6 +113,16 @@ impl EffectClass {
             Self::Read => "read",
         }
     }
+
+    /// The one of both under which less may be repeated.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Effect, _) | (_, Self::Effect) => Self::Effect,
+            (Self::Idempotent, _) | (_, Self::Idempotent) => Self::Idempotent,
+            (Self::Read, Self::Read) => Self::Read,
+        }
+    }
 }
 
 /// What one request asks for, read from its path and body without changing a byte of it.

@@ -66,6 +66,16 @@ pub enum KeyPlace {
     Header(String),
 }
 
+/// As the journal keeps it: `argument /idempotency_key`, `header idempotency-key`.
+impl fmt::Display for KeyPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument(pointer) => write!(f, "argument {}", pointer.as_str()),
+            Self::Header(name) => write!(f, "header {name}"),
+        }
+    }
+}
+
 /// A call that tells whether an effect of the tool has happened, and does nothing itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {

@@ -271,6 +271,7 @@ mod tests {
             request_len: 0,
             at: Timestamp(0),
             identity: None,
+            key_place: None,
         })
     }
 

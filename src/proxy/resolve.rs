@@ -108,7 +108,9 @@ fn may_be_resolved(found: &StepRecord) -> Result<(), OperationError> {
         StepState::Abandoned => no("it has been given up already"),
         StepState::Completed => no("it has its answer"),
         StepState::Refused => no("it was refused"),
-        StepState::Failed | StepState::InDoubt | StepState::Open => match summary.class {
+        // Also where it was recorded as a read: its tool is an effect since.
+        StepState::InDoubt => Ok(()),
+        StepState::Failed | StepState::Open => match summary.class {
             EffectClass::Idempotent | EffectClass::Read => no("it may be sent again without harm"),
             EffectClass::Effect if summary.cleared => no("it is known that it was not carried out"),
             EffectClass::Effect => Ok(()),

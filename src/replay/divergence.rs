@@ -135,8 +135,10 @@ impl Ahead {
             (Some(asked), Some(recorded)) => asked != recorded,
             _ => false,
         };
+        // What the tool does, its rule says now. Of a model it is the request that says it.
+        let acts = |unused: &Unused| unused.class == EffectClass::Effect || unused.kind != CallKind::Llm;
         self.open()
-            .filter(move |(_, unused)| unused.class == EffectClass::Effect && unused.tool == *tool)
+            .filter(move |(_, unused)| unused.tool == *tool && acts(unused))
             .filter(move |(_, unused)| !told_apart(unused))
             .map(|(step, _)| step)
     }
@@ -258,6 +260,19 @@ mod tests {
         resumed.used(step(3));
         resumed.begun();
         check(&resumed, &[], &[4]);
+    }
+
+    #[test]
+    fn what_a_tool_was_recorded_as_counts_less_than_what_it_is() {
+        let mut events = run();
+        for event in &mut events {
+            if let Event::Begun { class, .. } = event {
+                *class = EffectClass::Read;
+            }
+        }
+        let ahead = ahead(events);
+        check(&ahead, &[1, 2, 3], &[2, 4]);
+        assert_eq!(ahead.reworded(&tool("model"), None).count(), 0);
     }
 
     #[test]

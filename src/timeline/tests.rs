@@ -56,6 +56,7 @@ fn intent(step: u64, by: u32, kind: CallKind, upstream: &str, operation: &str, m
         request_len: 0,
         at: at(ms),
         identity: None,
+        key_place: None,
     })
 }
 

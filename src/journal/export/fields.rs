@@ -116,6 +116,7 @@ fn intended(intent: &Intent) -> Value {
         "identity": intent.identity.map(|print| print.to_string()),
         "occurrence": intent.occurrence,
         "idempotency_key": intent.idempotency_key,
+        "key_place": intent.key_place,
         "request": intent.request.to_string(),
         "request_len": intent.request_len,
         "at": intent.at.to_string(),

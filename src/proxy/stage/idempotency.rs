@@ -4,7 +4,7 @@
 use aws_lc_rs::hmac;
 use bytes::Bytes;
 
-use crate::journal::Head;
+use crate::journal::{Head, Intent};
 use crate::model::{Fingerprint, KeyPlace, StepIndex, Surface};
 use crate::proxy::call::Call;
 use crate::proxy::refusal;
@@ -51,6 +51,18 @@ pub(super) fn keyed(
             }
         }
     })
+}
+
+/// Where the tool takes its key, as an intent says it.
+pub(super) fn place(call: &Call) -> Option<String> {
+    call.rule.as_ref()?.key.as_ref().map(ToString::to_string)
+}
+
+/// Whether the upstream knows another try of the step by its key: it was sent under one, and the tool takes it still
+/// where it was. A key that is put elsewhere, or nowhere, makes a second call of it.
+pub(super) fn holds(call: &Call, recorded: &Intent) -> bool {
+    let place = place(call);
+    recorded.idempotency_key.is_some() && place.is_some() && place == recorded.key_place
 }
 
 /// `body` under the key its step has had from its first try on.

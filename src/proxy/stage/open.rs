@@ -43,6 +43,10 @@ pub(crate) struct OpenStep {
     pub(crate) request: Sent,
     /// The idempotency key it is sent under.
     pub(crate) key: Option<String>,
+    /// The upstream knows every try of the step by its key: another one is no second call.
+    pub(crate) is_keyed: bool,
+    /// What sending it again would do: the stricter of what was recorded and what the config says now.
+    pub(crate) class: EffectClass,
 }
 
 /// The body of a try.
@@ -104,12 +108,13 @@ impl Slot {
         if !unchanged {
             return Ok(None);
         }
-        let Try { step, tried, mut batch, request, key } = match &self.again {
+        let class = self.class(asked);
+        let Try { step, tried, mut batch, request, key, is_keyed } = match &self.again {
             None => self.first_try(sidecar, call, asked, &found, request)?,
             Some(again) => self.next_try(&question, &found, again)?,
         };
         batch.records = state.with_notes(batch.records);
-        let rides = asked.class == EffectClass::Read || is_broken(Defect::IntentAfterDispatch);
+        let rides = class == EffectClass::Read || is_broken(Defect::IntentAfterDispatch);
         let urgency = if rides { Urgency::Ride } else { Urgency::Now };
         reach(Point::IntentComing);
         let intent = sidecar
@@ -125,13 +130,19 @@ impl Slot {
                 ahead.begun();
             }
         }
-        state.dialogues.begin(step, call, asked.class);
+        state.dialogues.begin(step, call, class);
         let served = recall::serve(&mut state, &self.enrolled, step);
-        repetition::note(&mut state, call, asked.class);
-        let billed = self.again.as_ref().is_some_and(|again| again.kind == CallKind::Llm && !again.cleared);
+        repetition::note(&mut state, call, class);
+        let possibly_billed =
+            self.again.as_ref().is_some_and(|again| again.kind == CallKind::Llm && !again.cleared);
         let run = Arc::clone(&run);
-        let open = OpenStep { run, step, tried, possibly_billed: billed, feed, intent, request, key };
+        let open =
+            OpenStep { run, step, tried, possibly_billed, feed, intent, request, key, is_keyed, class };
         Ok(Some((open, served)))
+    }
+
+    fn class(&self, asked: &Asked) -> EffectClass {
+        self.again.as_ref().map_or(asked.class, |again| again.class.stricter(asked.class))
     }
 
     fn next_try(&self, question: &Question<'_>, found: &Found, again: &StepSummary) -> Result<Try, Refusal> {
@@ -143,7 +154,13 @@ impl Slot {
             .map_err(|error| refusal::journal(&error))?;
         let (attempt, found_by) = (self.enrolled.attempt, Some(found.by));
         let uses = used.is_none().then_some(Record::Redelivered { step, attempt, at, found_by });
-        let doubtful = again.state == StepState::InDoubt && !again.keyed;
+        let recorded = sidecar
+            .journal
+            .step(&self.enrolled.run.key, step)
+            .map_err(|error| refusal::journal(&error))?
+            .ok_or_else(refusal::internal)?;
+        let is_keyed = idempotency::holds(call, &recorded.intent);
+        let doubtful = again.state == StepState::InDoubt && !is_keyed;
         // Only the operator's config gets an effect in doubt this far.
         let resolved = doubtful.then(|| Record::Resolved {
             step,
@@ -154,22 +171,18 @@ impl Slot {
         let records =
             uses.into_iter().chain(resolved).chain([Record::Dispatched { step, tried, at }]).collect();
         let batch = Batch { records, bodies: Vec::new() };
-        if again.class == EffectClass::Read {
-            return Ok(Try { step, tried, batch, request: Sent::Live(call.body.clone()), key: None });
+        if self.class(question.asked) == EffectClass::Read {
+            let request = Sent::Live(call.body.clone());
+            return Ok(Try { step, tried, batch, request, key: None, is_keyed: false });
         }
         // What a chain's later leg brings is in none of the recorded bytes.
         let leg = call.continues().then(|| call.body.clone());
-        let recorded = sidecar
-            .journal
-            .step(&self.enrolled.run.key, step)
-            .map_err(|error| refusal::journal(&error))?
-            .ok_or_else(refusal::internal)?;
         let key = recorded.intent.idempotency_key;
         let request = match leg {
             Some(body) => Sent::Live(idempotency::under(body, call, key.as_deref())),
             None => Sent::Recorded(recorded.intent.request),
         };
-        Ok(Try { step, tried, batch, request, key })
+        Ok(Try { step, tried, batch, request, key, is_keyed })
     }
 
     fn first_try(
@@ -205,10 +218,12 @@ impl Slot {
             request_len: body.len() as u64,
             at,
             identity: call.identity,
+            key_place: idempotency_key.as_ref().and(idempotency::place(call)),
         };
         let records = vec![Record::Intent(intent), Record::Dispatched { step, tried: 1, at }];
         let batch = Batch { records, bodies: vec![request] };
-        Ok(Try { step, tried: 1, batch, request: Sent::Live(body), key: idempotency_key })
+        let (key, is_keyed) = (idempotency_key.clone(), idempotency_key.is_some());
+        Ok(Try { step, tried: 1, batch, request: Sent::Live(body), key, is_keyed })
     }
 }
 
@@ -219,4 +234,5 @@ struct Try {
     batch: Batch,
     request: Sent,
     key: Option<String>,
+    is_keyed: bool,
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failpoint::{Defect, Point, is_broken, reach};
-use crate::journal::{Batch, Journal, Record, StepSummary, Ticket, Urgency};
+use crate::journal::{Batch, Record, StepSummary, Ticket, Urgency};
 use crate::model::{
-    AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, FoundBy, InDoubt, StepIndex,
+    AttemptId, AttemptReason, CallKind, EffectClass, Fingerprint, FoundBy, InDoubt, StepIndex, StepState,
 };
 use crate::proxy::call::Call;
 use crate::proxy::feed::Feed;
@@ -23,7 +23,7 @@ use super::divergence::{self, Judged, Patience};
 use super::doubt::{self, Held};
 use super::enroll::{Enrolled, Standing};
 use super::open::Slot;
-use super::{renew, repetition, setback, strict};
+use super::{idempotency, renew, repetition, setback, strict};
 
 /// How long a new effect waits for an equal one's exchange to close before it counts as meant twice.
 const EQUAL_EFFECT_WAIT: Duration = Duration::from_millis(50);
@@ -221,8 +221,7 @@ pub(super) struct Found {
 /// Looks for the step by what the call is exactly, then by what it is without what says nothing, then by what its
 /// tool says it is known by.
 pub(super) fn look_up(question: &Question<'_>, state: &RunState) -> Result<Found, Refusal> {
-    let Question { sidecar, enrolled, call, asked } = *question;
-    let takes_repeats = call.rule.as_ref().is_some_and(|rule| rule.in_doubt == InDoubt::Retry);
+    let Question { sidecar, enrolled, asked, .. } = *question;
     let journal = sidecar.journal.as_ref();
     let by = |fingerprint: &Fingerprint, by: FoundBy| -> Result<Found, Refusal> {
         let mut summaries =
@@ -235,10 +234,8 @@ pub(super) fn look_up(question: &Question<'_>, state: &RunState) -> Result<Found
             // out did nothing, and only an equal request is its next try: what is sent are the bytes of the first.
             summaries.retain(|summary| !summary.cleared);
         }
-        let candidates: Vec<Candidate> = summaries
-            .iter()
-            .map(|summary| candidate(journal, state, enrolled, summary, takes_repeats))
-            .collect::<Result<_, _>>()?;
+        let candidates: Vec<Candidate> =
+            summaries.iter().map(|summary| candidate(question, state, summary)).collect::<Result<_, _>>()?;
         Ok(Found { decision: cursor::decide(&candidates), summaries, by })
     };
     let exact = by(&asked.exact, FoundBy::Exact)?;
@@ -256,13 +253,9 @@ pub(super) fn look_up(question: &Question<'_>, state: &RunState) -> Result<Found
     Ok(exact)
 }
 
-fn candidate(
-    journal: &dyn Journal,
-    state: &RunState,
-    enrolled: &Enrolled,
-    summary: &StepSummary,
-    takes_repeats: bool,
-) -> Result<Candidate, Refusal> {
+fn candidate(question: &Question<'_>, state: &RunState, summary: &StepSummary) -> Result<Candidate, Refusal> {
+    let Question { sidecar, enrolled, call, asked } = *question;
+    let journal = sidecar.journal.as_ref();
     let mark = state.attempt.as_ref().and_then(|live| live.exchanges.get(&summary.step));
     let used = match mark {
         Some(mark) => Some(mark.read()),
@@ -272,16 +265,28 @@ fn candidate(
             .map_err(|error| refusal::journal(&error))?
             .map(|used| if used.delivered { Exchange::Delivered } else { Exchange::Lost }),
     };
+    let takes_repeats = call.rule.as_ref().is_some_and(|rule| rule.in_doubt == InDoubt::Retry);
     Ok(Candidate {
         step: summary.step,
         state: summary.state,
-        class: summary.class,
+        // The config may have been corrected since the step was recorded, or spoilt.
+        class: summary.class.stricter(asked.class),
         cleared: summary.cleared,
-        may_repeat: summary.keyed || takes_repeats,
+        may_repeat: takes_repeats || is_keyed(question, summary)?,
         running: state.running.contains_key(&summary.step),
         gone_on: setback::is_left(state, Subject::Step(summary.step)),
         used,
     })
+}
+
+/// Whether the step, which has no answer, may be sent again under its idempotency key.
+fn is_keyed(question: &Question<'_>, summary: &StepSummary) -> Result<bool, Refusal> {
+    if !summary.keyed || summary.state == StepState::Completed {
+        return Ok(false);
+    }
+    let (journal, key) = (&question.sidecar.journal, &question.enrolled.run.key);
+    let recorded = journal.step(key, summary.step).map_err(|error| refusal::journal(&error))?;
+    Ok(recorded.is_some_and(|recorded| idempotency::holds(question.call, &recorded.intent)))
 }
 
 /// How an attempt uses a recorded step.

@@ -31,10 +31,10 @@ use super::session;
 
 /// Runs in a task of the sidecar, from the intent to the outcome.
 pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, mut call: Call, asked: Asked) {
-    let OpenStep { run, step, tried, possibly_billed, feed, intent, request, key } = open;
+    let OpenStep { run, step, tried, possibly_billed, feed, intent, request, key, is_keyed, class } = open;
+    let asked = Asked { class, ..asked };
     let begun = sidecar.clock.now();
     let ends = Ends { run: &run, feed: &feed, step };
-    let is_keyed = key.is_some();
     let told = match dress(&sidecar, &mut call, request, key).await {
         Ok(()) => {
             let (run, feed, call) = (&run, &feed, &call);

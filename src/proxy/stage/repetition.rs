@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::journal::{Batch, Record, Urgency};
-use crate::model::{AttemptId, EffectClass, StepIndex, UpstreamName};
+use crate::model::{AttemptId, CallKind, EffectClass, StepIndex, UpstreamName};
 use crate::proxy::call::Call;
 use crate::proxy::refusal;
 use crate::proxy::run::RunState;
@@ -57,8 +57,9 @@ fn used_by(sidecar: &Sidecar, enrolled: &Enrolled) -> Result<HashSet<Tool>, Refu
     let tools = records.iter().filter_map(|record| {
         let Record::Intent(intent) = record else { return None };
         let is_used = intent.attempt == enrolled.attempt || served.contains(&intent.step);
-        let is_effect = intent.class == EffectClass::Effect;
-        (is_used && is_effect).then(|| (intent.upstream.clone(), Arc::from(intent.operation.as_str())))
+        // Whether the tool acts its rule says now; of a model it is the request that says it.
+        let acts = intent.class == EffectClass::Effect || intent.kind != CallKind::Llm;
+        (is_used && acts).then(|| (intent.upstream.clone(), Arc::from(intent.operation.as_str())))
     });
     Ok(tools.collect())
 }

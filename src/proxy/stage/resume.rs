@@ -187,7 +187,8 @@ fn find(
         let ticket = recall::use_step(sidecar, enrolled, state, using)?;
         return Ok(Found::Recorded(recall::serve(state, enrolled, step), ticket));
     }
-    let may_have_happened = summary.class == EffectClass::Effect && !summary.cleared;
+    let acts = summary.class == EffectClass::Effect || summary.state == StepState::InDoubt;
+    let may_have_happened = acts && !summary.cleared;
     Ok(Found::Lost(if may_have_happened {
         refusal::in_doubt(step, &intent.operation, intent.upstream.as_str())
     } else {

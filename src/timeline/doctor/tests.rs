@@ -83,6 +83,7 @@ impl Story {
             request_len: request.len() as u64,
             at: AT,
             identity: None,
+            key_place: None,
         });
         self.commit(Batch { records: vec![intent], bodies: vec![body] });
     }

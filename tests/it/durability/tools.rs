@@ -185,6 +185,78 @@ fn a_corrected_effect_is_no_retry_of_the_one_that_was_not_carried_out() {
 }
 
 #[test]
+fn a_key_that_the_tool_takes_elsewhere_since_makes_no_repetition_safe() {
+    let places = [
+        "idempotency_key: { header: Idempotency-Key }",
+        "idempotency_key: { header: X-Request-Key }",
+        "idempotency_key: { argument: /key }",
+        "idempotency_key: { argument: /request_key }",
+    ];
+    let moved = places.iter().flat_map(|from| places.map(|to| (*from, to))).filter(|(from, to)| from != to);
+    for (from, to) in moved.chain(places.map(|from| (from, "effect: effect"))) {
+        let upstream = counting();
+        let mut sidecar = charging(&upstream, from).start();
+        killed_under_way(&mut sidecar, &upstream, &charge(1, r#"{"amount":5}"#));
+        sidecar.kill9();
+        sidecar.change(charging(&upstream, to));
+        sidecar.restart();
+        let refused = sidecar.call(&charge(2, r#"{"amount":5}"#));
+        assert!(refused.status == 422 && refused.text().contains("OG3001"), "{from} to {to}: {refused:?}");
+        assert_eq!(upstream.count(), 1, "{from} to {to}");
+    }
+}
+
+#[test]
+fn what_was_sent_as_a_read_and_is_an_effect_since_is_in_doubt_and_can_be_resolved() {
+    for (before, outcome) in
+        [("read", "--not-executed"), ("idempotent", "--not-executed"), ("read", "--abandon")]
+    {
+        let upstream = Upstream::start(|_| Script::status(504));
+        let mut sidecar = charging(&upstream, &format!("effect: {before}")).start();
+        assert_eq!(sidecar.call(&charge(1, "{}")).status, 504);
+        assert!(sidecar.stop().success());
+        upstream.answers(counted);
+        sidecar.change(charging(&upstream, "effect: effect"));
+        sidecar.restart();
+        let refused = sidecar.call(&charge(2, "{}"));
+        assert!(refused.status == 422 && refused.text().contains("OG3001"), "{before}: {refused:?}");
+        assert_eq!((upstream.count(), sidecar.states("w")), (1, vec!["in_doubt".to_owned()]));
+        sidecar.cli(&["close", "w"]).expect_code(3);
+        sidecar.cli(&["resolve", "w", "1", outcome]).expect_code(0);
+        if outcome == "--not-executed" {
+            assert_eq!(sidecar.call(&charge(2, "{}")).expect(200, "live").step(), 1);
+        }
+        sidecar.cli(&["close", "w"]).expect_code(0);
+    }
+}
+
+#[test]
+fn what_was_not_carried_out_is_sent_as_the_stricter_of_what_it_was_and_is() {
+    let key = "idempotency_key: { header: Idempotency-Key }";
+    let effect = "effect: effect";
+    let changes =
+        [("effect: read", effect), (effect, "effect: read"), (effect, "effect: idempotent"), (key, effect)];
+    for (before, since) in changes {
+        let upstream = Upstream::start(|request| match request.count {
+            1 => Script::status(429),
+            _ => Script::raw("").then(Act::Reset),
+        });
+        let mut sidecar = charging(&upstream, before).start();
+        assert_eq!(sidecar.call(&charge(1, "{}")).status, 429);
+        assert!(sidecar.stop().success());
+        sidecar.change(charging(&upstream, since));
+        sidecar.restart();
+        // Sent, told to be in doubt, and not sent again.
+        for _ in 0..2 {
+            let doubt = sidecar.call(&charge(2, "{}"));
+            assert!(doubt.status == 422 && doubt.text().contains("OG3001"), "{before}, {since}: {doubt:?}");
+        }
+        assert_eq!(upstream.count(), 2);
+        sidecar.cli(&["resolve", "w", "1", "--abandon"]).expect_code(0);
+    }
+}
+
+#[test]
 fn a_status_that_proves_nothing_was_done_clears_the_effect() {
     let failing = |status: u16| {
         Upstream::start(
