@@ -2,7 +2,7 @@
 //! segment's table. The sealer prepares segments, gives full ones their footer, and brings the index up to
 //! date. Nothing is acknowledged from either.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +49,11 @@ pub(super) enum ToSealer {
         full: Box<Segment>,
         ended: Ended,
         table: Arc<Table>,
+    },
+    /// Give these segments at least these lengths, unless they are sealed meanwhile.
+    Lengthen {
+        short: Vec<(u64, u64)>,
+        done: SyncSender<io::Result<()>>,
     },
 }
 
@@ -111,6 +116,9 @@ impl Sealer {
             match message {
                 Ok(ToSealer::Prepare(number)) => self.prepare(number),
                 Ok(ToSealer::Seal { full, ended, table }) => self.seal(&full, &ended, &table),
+                Ok(ToSealer::Lengthen { short, done }) => {
+                    let _ = done.send(self.lengthen(&short));
+                }
                 Err(RecvTimeoutError::Timeout) => self.index_one(rebuilt),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -137,6 +145,16 @@ impl Sealer {
             self.store.resized(0, segment.filled);
         }
         let _ = self.prepared.send(made);
+    }
+
+    fn lengthen(&self, short: &[(u64, u64)]) -> io::Result<()> {
+        for (number, len) in short {
+            let path = segment::path(&self.log, *number);
+            if Sealed::open(&path, *number)?.is_none() && fs::metadata(&path)?.len() < *len {
+                self.disk.open(&path).and_then(|file| file.set_len(*len).and_then(|()| file.sync()))?;
+            }
+        }
+        Ok(())
     }
 
     fn seal(&mut self, full: &Segment, ended: &Ended, table: &Table) {

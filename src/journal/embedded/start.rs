@@ -112,7 +112,7 @@ fn open_locked(
     writer::write_first(&mut writer, frames).map_err(OpenError::Journal)?;
     reach(Point::EpochOpened);
     take_note(&store, &notes)?;
-    lengthen(&options, &short)?;
+    behind.lengthen(short)?;
     let holder = Holder { pid: std::process::id(), admin: options.admin.clone(), epoch: epoch.0 };
     lock.tell(&holder).map_err(OpenError::io("writing the lock file"))?;
 
@@ -356,17 +356,6 @@ fn take_note(store: &Store, notes: &[(WorkflowKey, String)]) -> Result<(), OpenE
     Ok(())
 }
 
-/// Gives segments that were cut short their length again. What they have lost is told in the log by now: at the next
-/// start it is no news, and closes no workflow that was opened meanwhile.
-fn lengthen(options: &Options, short: &[(u64, u64)]) -> Result<(), OpenError> {
-    for (number, len) in short {
-        let path = segment::path(&options.path.join(LOG), *number);
-        let longer = options.disk.open(&path).and_then(|file| file.set_len(*len).and_then(|()| file.sync()));
-        longer.map_err(OpenError::io(format!("lengthening {}", segment::shown(*number))))?;
-    }
-    Ok(())
-}
-
 /// `PowerLoss` rests on the power-cut test (`tests::powercut`); a disk in memory survives nothing.
 fn durability(path: &Path) -> Result<Durability, OpenError> {
     let in_memory =
@@ -384,6 +373,7 @@ type Channels = (mpsc::Receiver<keeper::ToKeeper>, mpsc::Sender<ToSealer>, mpsc:
 struct Behind {
     keeper: JoinHandle<()>,
     sealer: JoinHandle<()>,
+    to_sealer: mpsc::Sender<ToSealer>,
 }
 
 impl Behind {
@@ -394,8 +384,24 @@ impl Behind {
     ) -> Result<Self, OpenError> {
         let store = Arc::clone(store);
         let sealer = named("journal-sealer", move || sealer.run(&from_keeper))?;
-        let keeper = named("journal-keeper", move || keeper::keep(&store, &from_writer, &to_sealer))?;
-        Ok(Self { keeper, sealer })
+        let for_keeper = to_sealer.clone();
+        let keeper = named("journal-keeper", move || keeper::keep(&store, &from_writer, &for_keeper))?;
+        Ok(Self { keeper, sealer, to_sealer })
+    }
+
+    /// Gives segments that were cut short their length again. What they have lost is told in the log by now: at the
+    /// next start it is no news, and closes no workflow that was opened meanwhile. The sealer does it, because what was
+    /// told may have filled such a segment, and a file that has its footer must keep its length.
+    fn lengthen(&self, short: Vec<(u64, u64)>) -> Result<(), OpenError> {
+        let (done, is_done) = mpsc::sync_channel(1);
+        // The sealer is there as long as this sender.
+        drop(self.to_sealer.send(ToSealer::Lengthen { short, done }));
+        let gone = |_| io::Error::other("the journal's sealer ended");
+        is_done
+            .recv()
+            .map_err(gone)
+            .flatten()
+            .map_err(OpenError::io("lengthening a segment that was cut short"))
     }
 
     fn with_writer(
