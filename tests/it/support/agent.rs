@@ -163,12 +163,10 @@ impl Agent {
 
     /// Kills and reaps it, with what stands behind its wrapper.
     pub(crate) fn end(mut self) {
-        let pid = self.child.id();
-        let wrapped = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let wrapped = cli::children(self.child.id());
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        for child in wrapped.split_ascii_whitespace() {
-            let child = child.parse().unwrap();
+        for child in wrapped {
             super::wait::until("the agent behind the wrapper is dead", || !cli::is_alive(child));
         }
     }

@@ -97,10 +97,17 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     _ = kill_process(pid, signal);
 }
 
-/// Whether a process is there and not a zombie.
+/// Whether a process is there and not a zombie. While other threads of a zombie end, its sockets are open.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| threads > 1 || !rest.starts_with(['Z', 'X']))
+}
+
+/// The processes that a process has started.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let pids = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    pids.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Says what a test leaves out and why, also when it passes: past the harness, which keeps what passing

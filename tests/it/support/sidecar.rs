@@ -258,8 +258,12 @@ impl Sidecar {
     #[track_caller]
     pub(crate) fn kill_shared(&self) {
         let mut child = self.child.lock().unwrap().take().expect("it is running");
+        let wrapped = cli::children(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
+        for child in wrapped {
+            wait::until("the sidecar behind its wrapper is dead", || !cli::is_alive(child));
+        }
     }
 
     /// Sends SIGTERM and does not wait.
