@@ -182,7 +182,11 @@ async fn begin(
 async fn listed(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Result<Departure, Refusal> {
     let Some(fingerprints) = call.fingerprints else { return Err(refusal::internal()) };
     let enrolled = enroll::attempt(sidecar, call, workflow, None).await?;
-    list::serve(sidecar, &enrolled, call, &fingerprints.exact).await
+    let departure = list::serve(sidecar, &enrolled, call, &fingerprints.exact).await?;
+    if let Some(session) = headers::text(departure.headers(), &headers::MCP_SESSION) {
+        enroll::give_session(&enrolled, call, session);
+    }
+    Ok(departure)
 }
 
 async fn live(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Result<Departure, Refusal> {

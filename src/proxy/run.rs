@@ -66,13 +66,37 @@ impl Drop for ExchangeGuard {
     }
 }
 
+/// An attempt must have been idle this long before what comes next can be another life of the agent.
+const REWIND_IDLE: Duration = Duration::from_millis(250);
+
+/// What came when the attempt was left, and was no step. Whether it is the next life of the agent, or the same one
+/// that has lost its connections, the first step tells.
+#[derive(Debug, Default)]
+pub(crate) struct Newcomer {
+    connections: Vec<Weak<Connection>>,
+    /// MCP sessions it was given. Whoever names another knows it from before.
+    sessions: HashSet<String>,
+}
+
+impl Newcomer {
+    /// Most sessions that are remembered. Who opens more without a single step counts as the same life.
+    const SESSIONS_MAX: usize = 64;
+
+    fn has(&self, connection: &Arc<Connection>) -> bool {
+        self.connections.iter().any(|known| known.as_ptr() == Arc::as_ptr(connection))
+    }
+}
+
 /// The attempt this process is serving.
 #[derive(Debug)]
 pub(crate) struct LiveAttempt {
     pub(crate) id: AttemptId,
     /// Processes known to belong to it.
     pub(crate) members: Vec<Peer>,
-    pub(crate) connections: Vec<Weak<Connection>>,
+    connections: Vec<Weak<Connection>>,
+    newcomer: Option<Newcomer>,
+    /// A newcomer turned out to be the same life: this agent opens connections and sessions anew.
+    comes_back: bool,
     /// What was asked before the first answer was delivered: how a restarted agent begins.
     pub(crate) opening: HashSet<Fingerprint>,
     pub(crate) answered: bool,
@@ -102,6 +126,8 @@ impl LiveAttempt {
             id,
             members: Vec::new(),
             connections: Vec::new(),
+            newcomer: None,
+            comes_back: false,
             opening: HashSet::new(),
             answered: false,
             was_alone: false,
@@ -116,11 +142,66 @@ impl LiveAttempt {
         }
     }
 
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connections.iter().any(|connection| connection.strong_count() > 0)
+    /// One that another process of ours has served. What was before, nobody has seen: neither how it began, nor that
+    /// its agent was always there.
+    pub(crate) fn found(id: AttemptId, now: Duration) -> Self {
+        Self { answered: true, was_alone: true, ..Self::new(id, now) }
     }
 
+    /// The one after `before`, whose newcomer it was.
+    pub(crate) fn following(before: Option<Self>, id: AttemptId, now: Duration) -> Self {
+        let newcomer = before.and_then(|before| before.newcomer).unwrap_or_default();
+        let connections = newcomer.connections.into_iter().filter(|one| one.strong_count() > 0).collect();
+        Self { connections, ..Self::new(id, now) }
+    }
+
+    /// Whether somebody is connected, whichever life it is.
+    pub(crate) fn is_connected(&self) -> bool {
+        let newcomers = self.newcomer.iter().flat_map(|newcomer| &newcomer.connections);
+        self.connections.iter().chain(newcomers).any(|connection| connection.strong_count() > 0)
+    }
+
+    /// None of its own connections is open, and it was idle until the newcomer came, or is.
+    fn is_left(&self, now: Duration) -> bool {
+        let is_idle = self.newcomer.is_some() || now.saturating_sub(self.active_at) >= REWIND_IDLE;
+        is_idle && self.connections.iter().all(|connection| connection.strong_count() == 0)
+    }
+
+    /// A call comes that is no step, while the attempt is left.
+    pub(crate) fn meet_newcomer(&mut self, connection: &Arc<Connection>) {
+        self.was_alone |= !self.connections.is_empty();
+        let newcomer = self.newcomer.get_or_insert_default();
+        newcomer.connections.retain(|known| known.strong_count() > 0);
+        if !newcomer.has(connection) {
+            newcomer.connections.push(Arc::downgrade(connection));
+        }
+    }
+
+    /// Whether the newcomer's calls are answered as the next life's.
+    pub(crate) fn expects_next(&self) -> bool {
+        self.newcomer.is_some() && !self.comes_back
+    }
+
+    /// A session was given over this connection.
+    pub(crate) fn give_session(&mut self, connection: &Arc<Connection>, session: &str) {
+        if let Some(newcomer) = self.newcomer.as_mut().filter(|newcomer| newcomer.has(connection))
+            && newcomer.sessions.len() < Newcomer::SESSIONS_MAX
+        {
+            newcomer.sessions.insert(session.to_owned());
+        }
+    }
+
+    /// Whether the newcomer was given this session.
+    pub(crate) fn is_newcomers(&self, session: &str) -> bool {
+        self.newcomer.as_ref().is_some_and(|newcomer| newcomer.sessions.contains(session))
+    }
+
+    /// A call of the attempt comes. Whoever came before it and was in question is then of the attempt as well.
     pub(crate) fn meet(&mut self, connection: &Arc<Connection>, peer: Option<&Peer>) {
+        if let Some(newcomer) = self.newcomer.take() {
+            self.comes_back = true;
+            self.connections.extend(newcomer.connections);
+        }
         let is_first = self.connections.is_empty();
         self.connections.retain(|known| known.strong_count() > 0);
         self.was_alone |= !is_first && self.connections.is_empty();
@@ -191,8 +272,8 @@ impl RunState {
     /// Goes on with a newer attempt. `before`: what the journal says of the one before.
     pub(crate) fn begin(&mut self, attempt: AttemptId, before: Option<&AttemptHead>, now: Duration) {
         let opener = before.and_then(|before| Some((before.attempt, before.peer.clone()?)));
-        let live = self.attempt.take().into_iter();
-        let members = live.flat_map(|live| live.members.into_iter().map(move |peer| (live.id, peer)));
+        let live = self.attempt.take();
+        let members = live.iter().flat_map(|live| live.members.iter().map(|peer| (live.id, peer.clone())));
         for (whose, process) in opener.into_iter().chain(members) {
             if !self.superseded.iter().any(|(_, known)| *known == process) {
                 self.superseded.push((whose, process));
@@ -201,7 +282,13 @@ impl RunState {
         self.superseded.retain(|(_, process)| peer::is_alive(process));
         let surplus = self.superseded.len().saturating_sub(Self::SUPERSEDED_MAX);
         self.superseded.drain(..surplus);
-        self.attempt = Some(LiveAttempt::new(attempt, now));
+        self.attempt = Some(LiveAttempt::following(live, attempt, now));
+    }
+
+    /// Nobody of the attempt is there, as far as can be seen: what comes now may be the agent's next life.
+    pub(crate) fn is_left(&self, now: Duration) -> bool {
+        let is_attended = self.running.values().any(|feed| feed.has_readers());
+        !is_attended && self.attempt.as_ref().is_none_or(|live| live.is_left(now))
     }
 
     pub(crate) fn is_idle(&self) -> bool {

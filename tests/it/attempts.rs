@@ -3,6 +3,7 @@
 
 mod kin;
 mod namespaces;
+mod sessions;
 
 use std::time::{Duration, Instant};
 

@@ -9,14 +9,15 @@ use crate::identity::peer;
 use crate::journal::{Batch, Head, Peer, Record, Urgency, state::AttemptHead};
 use crate::model::{AttemptId, AttemptReason, BadId, Fingerprint, Owner, StepIndex, WorkflowId, WorkflowKey};
 use crate::proxy::call::Call;
+use crate::proxy::headers;
 use crate::proxy::recording::Recording;
 use crate::proxy::refusal;
 use crate::proxy::run::{LiveAttempt, Run, RunState};
 use crate::proxy::sidecar::{Reuse, Sidecar};
+use crate::wire::mcp::{McpCall, McpMessage};
 use crate::wire::refusal::Refusal;
 
-/// An attempt must have been idle this long before a repeated first request can open the next one.
-const REWIND_IDLE: Duration = Duration::from_millis(250);
+use super::resume::LAST_EVENT_ID;
 
 /// The caller's place: its workflow and the attempt it may act for.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Enrolled {
     pub(crate) reason: AttemptReason,
     /// The attempt was named, or its process seen: another life of the agent would have been noticed.
     pub(crate) is_told_apart: bool,
+    /// It may be the agent's next life, which has not asked for a step yet.
+    pub(crate) may_be_next: bool,
     pub(crate) standing: Standing,
 }
 
@@ -51,43 +54,74 @@ pub(crate) async fn attempt(
     }
     let key = WorkflowKey { owner: Owner::local(), workflow: workflow.clone() };
     // A later leg looks like the call it goes on with, and is no sign of an agent that began again.
-    let asked = asked.filter(|_| !call.continues());
+    let begins = asked.filter(|_| !call.continues());
     // Looking for the peer reads files; it happens before the lock, once per connection.
     let peer = match call.attempt {
         Some(_) => None,
         None => call.connection.peer(&sidecar.peers).await,
     };
-    let run = sidecar.runs.of(&key);
-    let (attempt, reason, standing) = {
-        let mut state = run.state.lock();
-        let head = sidecar.journal.attach(&key).map_err(|error| refusal::journal(&error))?;
-        let chosen = choose(sidecar, &state, &key, head.as_ref(), call, peer, asked)?;
-        match chosen {
-            Chosen::Current(current) => {
-                adopt(&mut state, current.attempt, sidecar.clock.since_boot());
-                (current.attempt, current.reason, Standing::Open)
+    let is_told_apart = call.attempt.is_some() || peer.is_some();
+    let (run, now) = (sidecar.runs.of(&key), sidecar.clock.since_boot());
+    let mut state = run.state.lock();
+    let head = sidecar.journal.attach(&key).map_err(|error| refusal::journal(&error))?;
+    let chosen = choose(sidecar, &state, &key, head.as_ref(), call, peer, begins)?;
+    let may_be_next = asked.is_none() && !is_told_apart && !chosen.opens(&state);
+    let is_newcomer = may_be_next && is_newcomer(&state, call, now);
+    let (attempt, reason, standing) = match chosen {
+        Chosen::Current(current) => {
+            adopt(&mut state, current.attempt, now);
+            (current.attempt, current.reason, Standing::Open)
+        }
+        Chosen::Next(attempt, reason) => {
+            let is_new = head.as_ref().is_none_or(|head| head.closed.is_some());
+            if is_new {
+                state.forget().map_err(|_| refusal::workflow_closed())?;
             }
-            Chosen::Next(attempt, reason) => {
-                let is_new = head.as_ref().is_none_or(|head| head.closed.is_some());
-                if is_new {
-                    state.forget().map_err(|_| refusal::workflow_closed())?;
-                }
-                open(sidecar, &key, is_new, attempt, reason, peer)?;
-                let before = head.as_ref().filter(|_| !is_new).and_then(|head| head.attempt.as_ref());
-                state.begin(attempt, before, sidecar.clock.since_boot());
-                (attempt, reason, Standing::Open)
+            open(sidecar, &key, is_new, attempt, reason, peer)?;
+            let before = head.as_ref().filter(|_| !is_new).and_then(|head| head.attempt.as_ref());
+            state.begin(attempt, before, now);
+            (attempt, reason, Standing::Open)
+        }
+        Chosen::Replayed { attempt, reason, standing } => {
+            if state.attempt.as_ref().is_none_or(|live| live.id != attempt) {
+                let before = state.attempt.take();
+                state.attempt = Some(LiveAttempt::following(before, attempt, now));
             }
-            Chosen::Replayed { attempt, reason, standing } => {
-                if state.attempt.as_ref().is_none_or(|live| live.id != attempt) {
-                    state.attempt = Some(LiveAttempt::new(attempt, sidecar.clock.since_boot()));
-                }
-                (attempt, reason, standing)
-            }
+            (attempt, reason, standing)
         }
     };
-    note(sidecar, &run, call, peer, asked);
-    let is_told_apart = call.attempt.is_some() || peer.is_some();
-    Ok(Enrolled { run, attempt, reason, is_told_apart, standing })
+    let may_be_next = match &mut state.attempt {
+        Some(live) if is_newcomer => {
+            live.meet_newcomer(&call.connection);
+            live.expects_next()
+        }
+        Some(live) => {
+            note(live, call, peer, begins, now);
+            false
+        }
+        None => false,
+    };
+    drop(state);
+    Ok(Enrolled { run, attempt, reason, is_told_apart, may_be_next, standing })
+}
+
+/// A session was given to whoever has called.
+pub(crate) fn give_session(enrolled: &Enrolled, call: &Call, session: &str) {
+    if let Some(live) = &mut enrolled.run.state.lock().attempt {
+        live.give_session(&call.connection, session);
+    }
+}
+
+/// Whether a call that is no step comes when the attempt is left, and names nothing that only who was there before
+/// can know: a session, an event, a task, a request.
+fn is_newcomer(state: &RunState, call: &Call, now: Duration) -> bool {
+    let knows_session = headers::text(&call.headers, &headers::MCP_SESSION)
+        .is_some_and(|session| state.attempt.as_ref().is_none_or(|live| !live.is_newcomers(session)));
+    let knows_event = call.headers.contains_key(LAST_EVENT_ID);
+    let knows_task = call.rpc_method() == Some("tasks/get");
+    let goes_on = |mcp: &McpCall| mcp.cancels.is_some() || mcp.message == McpMessage::Response;
+    let knows_request = call.inspected.mcp.as_ref().is_some_and(goes_on);
+    state.is_left(now) && !(knows_session || knows_event || knows_task || knows_request)
 }
 
 /// In a strict replay attempts stand beside each other: each begins the recorded run anew, whatever the others do.
@@ -114,7 +148,7 @@ fn replay(
     let run = sidecar.runs.of_attempt(&recorded.key, attempt);
     adopt(&mut run.state.lock(), attempt, sidecar.clock.since_boot());
     let (reason, standing) = (AttemptReason::Explicit, Standing::Open);
-    Ok(Enrolled { run, attempt, reason, is_told_apart: true, standing })
+    Ok(Enrolled { run, attempt, reason, is_told_apart: true, may_be_next: false, standing })
 }
 
 enum Chosen {
@@ -126,6 +160,17 @@ enum Chosen {
         reason: AttemptReason,
         standing: Standing,
     },
+}
+
+impl Chosen {
+    /// Whether the attempt begins with this call.
+    fn opens(&self, state: &RunState) -> bool {
+        match self {
+            Self::Current(_) => false,
+            Self::Next(..) => true,
+            Self::Replayed { attempt, .. } => state.attempt.as_ref().is_none_or(|live| live.id != *attempt),
+        }
+    }
 }
 
 fn choose(
@@ -165,7 +210,7 @@ fn choose(
         Some(_) => Ok(Chosen::Current(current.clone())),
         None => match peer {
             Some(peer) => by_process(state, current, peer, snapshot.is_shared),
-            None => Ok(by_rewind(sidecar, state, key, call, current, asked)),
+            None => Ok(by_rewind(sidecar, state, key, current, asked)),
         },
     }
 }
@@ -196,7 +241,7 @@ fn replayed(
             let current = AttemptHead { attempt: live, peer: None, used_completed: 0, ..last.clone() };
             let chosen = match peer {
                 Some(peer) => by_process(state, &current, peer, sidecar.snapshot().is_shared)?,
-                None => by_rewind(sidecar, state, key, call, &current, asked),
+                None => by_rewind(sidecar, state, key, &current, asked),
             };
             match chosen {
                 Chosen::Next(attempt, reason) | Chosen::Replayed { attempt, reason, .. } => (attempt, reason),
@@ -244,20 +289,11 @@ fn by_rewind(
     sidecar: &Sidecar,
     state: &RunState,
     key: &WorkflowKey,
-    call: &Call,
     current: &AttemptHead,
     asked: Option<&Fingerprint>,
 ) -> Chosen {
-    let idle = state.attempt.as_ref().is_none_or(|live| {
-        let connected = live.connections.iter().any(|connection| {
-            connection.strong_count() > 0 && connection.as_ptr() != Arc::as_ptr(&call.connection)
-        });
-        let own = live.connections.iter().any(|known| known.as_ptr() == Arc::as_ptr(&call.connection));
-        !connected && !own && sidecar.clock.since_boot().saturating_sub(live.active_at) >= REWIND_IDLE
-    });
-    let attended = state.running.values().any(|feed| feed.has_readers());
-    let begins = asked.is_some_and(|asked| began_with(sidecar, state, key, asked));
-    if idle && !attended && begins {
+    let begins = || asked.is_some_and(|asked| began_with(sidecar, state, key, asked));
+    if state.is_left(sidecar.clock.since_boot()) && begins() {
         Chosen::Next(current.attempt.next(), AttemptReason::Rewind)
     } else {
         Chosen::Current(current.clone())
@@ -277,8 +313,7 @@ fn began_with(sidecar: &Sidecar, state: &RunState, key: &WorkflowKey, asked: &Fi
 /// This process has not served the attempt yet: it goes on where another process of ours stopped.
 fn adopt(state: &mut RunState, attempt: AttemptId, now: Duration) {
     if state.attempt.as_ref().is_none_or(|live| live.id != attempt) {
-        // What was between that process's end and now, nobody has seen.
-        state.attempt = Some(LiveAttempt { was_alone: true, ..LiveAttempt::new(attempt, now) });
+        state.attempt = Some(LiveAttempt::found(attempt, now));
     }
 }
 
@@ -311,13 +346,10 @@ fn open(
     Ok(())
 }
 
-fn note(sidecar: &Sidecar, run: &Run, call: &Call, peer: Option<&Peer>, asked: Option<&Fingerprint>) {
-    let mut state = run.state.lock();
-    if let Some(live) = &mut state.attempt {
-        live.meet(&call.connection, peer);
-        live.active_at = sidecar.clock.since_boot();
-        if let Some(asked) = asked.filter(|_| !live.answered) {
-            live.opening.insert(*asked);
-        }
+fn note(live: &mut LiveAttempt, call: &Call, peer: Option<&Peer>, begins: Option<&Fingerprint>, now: Duration) {
+    live.meet(&call.connection, peer);
+    live.active_at = now;
+    if let Some(asked) = begins.filter(|_| !live.answered) {
+        live.opening.insert(*asked);
     }
 }

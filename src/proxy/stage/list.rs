@@ -37,9 +37,8 @@ pub(crate) async fn serve(
         let listed = strict::listed(sidecar, enrolled, call, list)?;
         return recorded(sidecar, enrolled, call, &listed).await;
     }
-    let head = sidecar.journal.attach(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
     let is_closed = enrolled.standing != Standing::Open;
-    if (is_closed || head.is_some_and(|head| head.ahead() > 0))
+    if (is_closed || lies_ahead(sidecar, enrolled)?)
         && let Some(listed) =
             sidecar.journal.listed(&enrolled.run.key, list).map_err(|error| refusal::journal(&error))?
     {
@@ -52,6 +51,17 @@ pub(crate) async fn serve(
         return Err(refusal::workflow_closed());
     }
     live(sidecar, enrolled, call, list).await
+}
+
+/// Whether there are recorded answers that the agent is still to be given.
+fn lies_ahead(sidecar: &Sidecar, enrolled: &Enrolled) -> Result<bool, Refusal> {
+    let head = sidecar.journal.attach(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
+    let Some(head) = head else { return Ok(false) };
+    if enrolled.may_be_next {
+        // The attempt it would open has used nothing yet.
+        return Ok(head.completed > 0);
+    }
+    Ok(head.ahead() > 0)
 }
 
 async fn recorded(

@@ -391,6 +391,7 @@ mod tests {
             attempt: AttemptId::FIRST,
             reason: AttemptReason::Explicit,
             is_told_apart: true,
+            may_be_next: false,
             standing: Standing::Open,
         };
         (sidecar, enrolled)

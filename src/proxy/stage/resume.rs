@@ -31,7 +31,7 @@ use super::fetch;
 use super::recall;
 use super::respond::{self, Departure};
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Headers of a request with a message that say nothing of one without.
 const OF_THE_MESSAGE: [HeaderName; 3] =
     [CONTENT_TYPE, HeaderName::from_static("mcp-method"), HeaderName::from_static("mcp-name")];

@@ -32,7 +32,7 @@ impl Way {
 }
 
 /// Lets an attempt have been idle long enough for another to begin.
-fn rest(sidecar: &Sidecar) {
+pub(super) fn rest(sidecar: &Sidecar) {
     sidecar.wait_connections(0.0);
     wait::since(Instant::now(), REWIND_IDLE + Duration::from_millis(50));
 }
