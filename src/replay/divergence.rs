@@ -58,6 +58,8 @@ pub struct Ahead {
     began_anew: bool,
     /// Recorded answers of models that this attempt was given, in order.
     heard: Vec<StepIndex>,
+    /// The last call of a model that it made is no recorded one.
+    asks_anew: bool,
     accepted: BTreeSet<StepIndex>,
     events: usize,
     /// Position of the last step that an earlier attempt began.
@@ -68,8 +70,8 @@ impl Ahead {
     /// Of nothing recorded yet.
     pub fn new(attempt: AttemptId) -> Self {
         let (steps, accepted) = (BTreeMap::new(), BTreeSet::new());
-        let (first_used, began_anew, heard) = (None, false, Vec::new());
-        Self { attempt, steps, first_used, began_anew, heard, accepted, events: 0, last_begun: 0 }
+        let (first_used, began_anew, heard, asks_anew) = (None, false, Vec::new(), false);
+        Self { attempt, steps, first_used, began_anew, heard, asks_anew, accepted, events: 0, last_begun: 0 }
     }
 
     /// Takes in the next event of the workflow.
@@ -81,7 +83,7 @@ impl Ahead {
                 let unused = Unused { kind, tool, class, identity, completed_at: None, is_over: false };
                 self.steps.insert(step, unused);
             }
-            Event::Begun { attempt, .. } if attempt == self.attempt => self.begun(),
+            Event::Begun { attempt, kind, .. } if attempt == self.attempt => self.begun(kind),
             Event::Begun { .. } => {}
             Event::Completed(step) => {
                 if let Some(unused) = self.steps.get_mut(&step) {
@@ -103,19 +105,26 @@ impl Ahead {
         }
     }
 
-    /// The attempt has begun a step of its own.
-    pub fn begun(&mut self) {
-        self.began_anew |= self.first_used.is_none();
-    }
-
     /// The attempt has asked for this step.
     pub fn used(&mut self, step: StepIndex) {
         if let Some(used) = self.steps.remove(&step) {
             self.first_used = Some(self.first_used.map_or(step, |first| first.min(step)));
             if used.kind == CallKind::Llm {
                 self.heard.push(step);
+                self.asks_anew = false;
             }
         }
+    }
+
+    /// The attempt has begun a step of its own.
+    pub fn begun(&mut self, kind: CallKind) {
+        self.began_anew |= self.first_used.is_none();
+        self.asks_anew |= kind == CallKind::Llm;
+    }
+
+    /// Whether what its next request to a model repeats is of its own making.
+    pub fn asks_anew(&self) -> bool {
+        self.asks_anew
     }
 
     /// The recorded answers of models that the attempt was given, the last one first: what they ask for is no
@@ -163,6 +172,11 @@ impl Ahead {
     /// Everything that was left out and that nobody has accepted.
     pub fn all(&self) -> impl Iterator<Item = StepIndex> + '_ {
         self.open().map(|(step, _)| step)
+    }
+
+    /// The recorded answers among them.
+    pub fn completed(&self) -> impl Iterator<Item = StepIndex> + '_ {
+        self.open().filter(|(_, unused)| unused.completed_at.is_some()).map(|(step, _)| step)
     }
 
     fn is_since_first(&self, step: StepIndex) -> bool {
@@ -248,7 +262,7 @@ mod tests {
         // Learnt from the journal, or while it happens.
         let mut read = ahead([run(), vec![begun(5, 2, "model")]].concat());
         let mut seen = ahead(run());
-        seen.begun();
+        seen.begun(CallKind::Llm);
         for ahead in [&mut read, &mut seen] {
             ahead.used(step(3));
             check(ahead, &[], &[2, 4]);
@@ -258,7 +272,7 @@ mod tests {
         // What it begins later says nothing.
         let mut resumed = ahead(run());
         resumed.used(step(3));
-        resumed.begun();
+        resumed.begun(CallKind::Llm);
         check(&resumed, &[], &[4]);
     }
 
@@ -273,6 +287,19 @@ mod tests {
         let ahead = ahead(events);
         check(&ahead, &[1, 2, 3], &[2, 4]);
         assert_eq!(ahead.reworded(&tool("model"), None).count(), 0);
+    }
+
+    #[test]
+    fn an_agent_asks_anew_from_its_own_call_of_a_model_until_it_matches_a_recorded_one() {
+        let mut ahead = ahead([run(), vec![begun(5, 2, "charge")]].concat());
+        let seen = |ahead: &Ahead| (ahead.asks_anew(), ahead.completed().count());
+        assert_eq!(seen(&ahead), (false, 4));
+        ahead.feed(begun(6, 2, "model"));
+        assert_eq!(seen(&ahead), (true, 4));
+        ahead.used(step(2));
+        assert_eq!(seen(&ahead), (true, 2));
+        ahead.used(step(3));
+        assert_eq!(seen(&ahead), (false, 1));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! MCP through the sidecar: ids, sessions, lists, and what is neither.
 
 mod chains;
+mod lists;
 mod live;
 mod resumption;
 mod tasks;

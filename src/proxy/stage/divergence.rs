@@ -13,11 +13,13 @@ use crate::model::{AttemptId, CallKind, EffectClass, StepIndex};
 use crate::proxy::fork;
 use crate::proxy::refusal;
 use crate::proxy::run::RunState;
+use crate::proxy::sidecar::Sidecar;
 use crate::replay::difference::{Difference, difference};
 use crate::replay::divergence::{Ahead, Tool};
 use crate::replay::fingerprint;
 use crate::wire::refusal::Refusal;
 
+use super::enroll::Enrolled;
 use super::open::Slot;
 use super::recall::Question;
 use super::{announced, idempotency, setback};
@@ -93,7 +95,7 @@ fn left_out(question: &Question<'_>) -> Result<Option<LeftOut>, Refusal> {
     if head.is_none_or(|head| head.ahead() == 0 && head.steps == head.completed) {
         return Ok(None);
     }
-    let Some(ahead) = ahead(question, &mut state)? else { return Ok(None) };
+    let Some(ahead) = ahead(sidecar, enrolled, &mut state)? else { return Ok(None) };
     let tool: Tool = (call.upstream.name.clone(), Arc::clone(&call.inspected.operation.name));
     let mut steps: Vec<StepIndex> = ahead.passed().collect();
     if question.asked.class == EffectClass::Effect {
@@ -114,20 +116,29 @@ fn left_out(question: &Question<'_>) -> Result<Option<LeftOut>, Refusal> {
 
 /// What lies ahead of the attempt; read from the journal once.
 pub(super) fn ahead<'s>(
-    question: &Question<'_>,
+    sidecar: &Sidecar,
+    enrolled: &Enrolled,
     state: &'s mut RunState,
 ) -> Result<Option<&'s Ahead>, Refusal> {
-    let enrolled = question.enrolled;
     let Some(live) = state.attempt.as_mut().filter(|live| live.id == enrolled.attempt) else {
         return Ok(None);
     };
     if live.ahead.is_none() {
         let records =
-            question.sidecar.journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
+            sidecar.journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
         live.has_diverged = fork::has_diverged(&records, enrolled.attempt);
         live.ahead = Some(fork::ahead(&records, enrolled.attempt));
     }
     Ok(live.ahead.as_ref())
+}
+
+/// Whether recorded answers lie ahead of the attempt, for all that a list could change. One that has gone another
+/// way has nothing ahead while the last call of a model that it made is its own: the next one repeats that.
+pub(super) fn lies_ahead(sidecar: &Sidecar, enrolled: &Enrolled) -> Result<bool, Refusal> {
+    let mut state = enrolled.run.state.lock();
+    let Some(ahead) = ahead(sidecar, enrolled, &mut state)? else { return Ok(true) };
+    let (is_left, asks_anew) = (ahead.completed().next().is_some(), ahead.asks_anew());
+    Ok(is_left && !(asks_anew && state.attempt.as_ref().is_some_and(|live| live.has_diverged)))
 }
 
 /// Where the call differs from the request that was expected; `None` where that cannot be told.

@@ -20,6 +20,7 @@ use crate::wire::mcp;
 use crate::wire::refusal::Refusal;
 use crate::wire::status;
 
+use super::divergence;
 use super::enroll::{Enrolled, Standing};
 use super::fetch::{Broken, ENDLESS, Fetched};
 use super::look;
@@ -61,7 +62,9 @@ fn lies_ahead(sidecar: &Sidecar, enrolled: &Enrolled) -> Result<bool, Refusal> {
         // The attempt it would open has used nothing yet.
         return Ok(head.completed > 0);
     }
-    Ok(head.ahead() > 0)
+    // Of an attempt that has done nothing yet the records need not be read.
+    let (is_left, has_begun) = (head.ahead() > 0, head.ahead() < head.completed);
+    Ok(is_left && (!has_begun || divergence::lies_ahead(sidecar, enrolled)?))
 }
 
 async fn recorded(

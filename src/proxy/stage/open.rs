@@ -127,7 +127,7 @@ impl Slot {
         if let Some(live) = &mut state.attempt {
             live.failed.remove(&step);
             if let Some(ahead) = live.ahead.as_mut().filter(|_| self.is_new()) {
-                ahead.begun();
+                ahead.begun(asked.kind);
             }
         }
         state.dialogues.begin(step, call, class);

@@ -76,7 +76,7 @@ async fn nearest(question: &Question<'_>, shown: &str) -> Result<String, Refusal
     let tool: Tool = (call.upstream.name.clone(), Arc::clone(&call.inspected.operation.name));
     let expected = {
         let mut state = question.enrolled.run.state.lock();
-        divergence::ahead(question, &mut state)?.and_then(|ahead| ahead.expected(&tool))
+        divergence::ahead(sidecar, question.enrolled, &mut state)?.and_then(|ahead| ahead.expected(&tool))
     };
     let Some(step) = expected else {
         return Ok(format!(
