@@ -12,8 +12,9 @@ use crate::wire::refusal::Refusal;
 
 use super::recall::Served;
 
-/// How many steps before and behind one are looked at for calls that ran beside it.
-const NEIGHBOURS_MAX: u64 = 32;
+/// How many steps before and behind one are looked at for calls that ran beside it. Only a fan-out that is as wide
+/// costs so many look-ups for each of its answers.
+const NEIGHBOURS_MAX: u64 = 128;
 /// So many in a row that had ended before it began, and the search goes no further back.
 const ENDED_MAX: usize = 8;
 /// How long an answer waits for one that should come before it and that nobody has asked for.
@@ -101,4 +102,38 @@ fn before(journal: &dyn Journal, key: &WorkflowKey, step: StepIndex) -> Result<V
 fn is_before(other: &StepSummary, own: &StepSummary) -> Option<StepIndex> {
     let is_answered = other.state == StepState::Completed && other.answered < own.answered;
     (is_answered && other.answered > own.begun && other.begun < own.answered).then_some(other.step)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::journal::conformance::{Ticks, attempt_opened, completed, intent, key, step, wait, workflow_opened};
+    use crate::journal::memory::Memory;
+    use crate::journal::{Batch, Record, Urgency};
+
+    /// A workflow whose steps all began before the first was answered, in this order.
+    fn fan_out(steps: u64, answered: impl Iterator<Item = u64>) -> Memory {
+        let journal = Memory::new(Arc::new(Ticks::default()));
+        let begun = (1..=steps).map(|number| Record::Intent(intent(number, 1, number)));
+        let answered = answered.map(|number| Record::Completed(completed(number, b"")));
+        let records = [workflow_opened(), attempt_opened(1)].into_iter().chain(begun).chain(answered).collect();
+        let batch = Batch { records, bodies: Vec::new() };
+        wait(journal.commit(&key("w"), journal.epoch(), batch, Urgency::Now).unwrap()).unwrap();
+        journal
+    }
+
+    #[test]
+    fn a_step_waits_for_whatever_ran_beside_it_and_was_answered_before_however_wide_the_fan_out() {
+        let widest = NEIGHBOURS_MAX + 1;
+        let journal = fan_out(widest, [widest, 1].into_iter().chain(2..widest));
+        let of = |number: u64| before(&journal, &key("w"), step(number)).unwrap();
+        assert_eq!(of(1), [step(widest)]);
+        assert_eq!(of(widest), []);
+        assert_eq!(of(2), [step(widest), step(1)]);
+        // One further away is not looked at.
+        let wider = fan_out(widest + 1, [widest + 1, 1].into_iter());
+        assert_eq!(before(&wider, &key("w"), step(1)).unwrap(), []);
+    }
 }
