@@ -14,7 +14,7 @@ use crate::journal::state::AttemptHead;
 use crate::journal::{Peer, Record};
 use crate::model::{AttemptId, Fingerprint, StepIndex, UpstreamName, WorkflowKey};
 use crate::replay::cursor::Exchange;
-use crate::replay::divergence::Ahead;
+use crate::replay::divergence::{Ahead, Tool};
 
 use super::connection::Connection;
 use super::dialogue::Dialogues;
@@ -100,10 +100,11 @@ pub(crate) struct LiveAttempt {
     /// What was asked before the first answer was delivered: how a restarted agent begins.
     pub(crate) opening: HashSet<Fingerprint>,
     pub(crate) answered: bool,
-    /// For a moment none of its connections was open: an agent may have died unseen.
-    pub(crate) was_alone: bool,
-    /// The tools whose effects it has used, by upstream and operation; filled when first needed.
-    pub(crate) tools: Option<HashSet<(UpstreamName, Arc<str>)>>,
+    /// The tools whose effects it had used, by upstream and operation, when last none of its connections was open: an
+    /// agent may have died then, unseen. Looked up when first needed of an attempt that another process of ours served.
+    pub(crate) tools_in_question: Option<HashSet<Tool>>,
+    /// Those it has used since.
+    tools: HashSet<Tool>,
     /// Time since boot of the last request, or of the last look at an open exchange.
     pub(crate) active_at: Duration,
     /// The recorded steps it has not asked for; looked up when first needed.
@@ -130,8 +131,8 @@ impl LiveAttempt {
             comes_back: false,
             opening: HashSet::new(),
             answered: false,
-            was_alone: false,
-            tools: None,
+            tools_in_question: Some(HashSet::new()),
+            tools: HashSet::new(),
             ahead: None,
             setbacks: None,
             failed: HashSet::new(),
@@ -145,7 +146,7 @@ impl LiveAttempt {
     /// One that another process of ours has served. What was before, nobody has seen: neither how it began, nor that
     /// its agent was always there.
     pub(crate) fn found(id: AttemptId, now: Duration) -> Self {
-        Self { answered: true, was_alone: true, ..Self::new(id, now) }
+        Self { answered: true, tools_in_question: None, ..Self::new(id, now) }
     }
 
     /// The one after `before`, whose newcomer it was.
@@ -169,12 +170,25 @@ impl LiveAttempt {
 
     /// A call comes that is no step, while the attempt is left.
     pub(crate) fn meet_newcomer(&mut self, connection: &Arc<Connection>) {
-        self.was_alone |= !self.connections.is_empty();
+        if !self.connections.is_empty() {
+            self.was_alone();
+        }
         let newcomer = self.newcomer.get_or_insert_default();
         newcomer.connections.retain(|known| known.strong_count() > 0);
         if !newcomer.has(connection) {
             newcomer.connections.push(Arc::downgrade(connection));
         }
+    }
+
+    fn was_alone(&mut self) {
+        if let Some(in_question) = &mut self.tools_in_question {
+            in_question.extend(self.tools.drain());
+        }
+    }
+
+    /// It uses an effect of this tool.
+    pub(crate) fn use_tool(&mut self, tool: Tool) {
+        self.tools.insert(tool);
     }
 
     /// Whether the newcomer's calls are answered as the next life's.
@@ -204,7 +218,9 @@ impl LiveAttempt {
         }
         let is_first = self.connections.is_empty();
         self.connections.retain(|known| known.strong_count() > 0);
-        self.was_alone |= !is_first && self.connections.is_empty();
+        if !is_first && self.connections.is_empty() {
+            self.was_alone();
+        }
         if !self.connections.iter().any(|known| known.as_ptr() == Arc::as_ptr(connection)) {
             self.connections.push(Arc::downgrade(connection));
         }

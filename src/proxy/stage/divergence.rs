@@ -124,8 +124,7 @@ pub(super) fn ahead<'s>(
         return Ok(None);
     };
     if live.ahead.is_none() {
-        let records =
-            sidecar.journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
+        let records = sidecar.journal.scan(&enrolled.run.key).map_err(|error| refusal::journal(&error))?;
         live.has_diverged = fork::has_diverged(&records, enrolled.attempt);
         live.ahead = Some(fork::ahead(&records, enrolled.attempt));
     }

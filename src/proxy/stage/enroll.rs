@@ -346,7 +346,13 @@ fn open(
     Ok(())
 }
 
-fn note(live: &mut LiveAttempt, call: &Call, peer: Option<&Peer>, begins: Option<&Fingerprint>, now: Duration) {
+fn note(
+    live: &mut LiveAttempt,
+    call: &Call,
+    peer: Option<&Peer>,
+    begins: Option<&Fingerprint>,
+    now: Duration,
+) {
     live.meet(&call.connection, peer);
     live.active_at = now;
     if let Some(asked) = begins.filter(|_| !live.answered) {

@@ -109,7 +109,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::journal::conformance::{Ticks, attempt_opened, completed, intent, key, step, wait, workflow_opened};
+    use crate::journal::conformance::{
+        Ticks, attempt_opened, completed, intent, key, step, wait, workflow_opened,
+    };
     use crate::journal::memory::Memory;
     use crate::journal::{Batch, Record, Urgency};
 
@@ -118,7 +120,8 @@ mod tests {
         let journal = Memory::new(Arc::new(Ticks::default()));
         let begun = (1..=steps).map(|number| Record::Intent(intent(number, 1, number)));
         let answered = answered.map(|number| Record::Completed(completed(number, b"")));
-        let records = [workflow_opened(), attempt_opened(1)].into_iter().chain(begun).chain(answered).collect();
+        let records =
+            [workflow_opened(), attempt_opened(1)].into_iter().chain(begun).chain(answered).collect();
         let batch = Batch { records, bodies: Vec::new() };
         wait(journal.commit(&key("w"), journal.epoch(), batch, Urgency::Now).unwrap()).unwrap();
         journal

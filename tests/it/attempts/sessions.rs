@@ -29,9 +29,8 @@ struct World {
 fn world(era: Era) -> Option<World> {
     let server = Server::new(era, Form::Events);
     let tools = server.start();
-    let model = Upstream::start(|request| {
-        Script::json(Api::OpenaiChat.answer(&format!("answer {}", request.count)))
-    });
+    let model =
+        Upstream::start(|request| Script::json(Api::OpenaiChat.answer(&format!("answer {}", request.count))));
     let setup = Setup::new().upstream("tools", "mcp", &tools.url());
     let sidecar = blind(setup.upstream("openai", "openai", &model.url()))?;
     Some(World { server, tools, model, sidecar })
@@ -173,6 +172,23 @@ fn rule_c_each_request_of_the_next_life_may_have_a_connection_of_its_own() {
     check(&Life::new(&world.sidecar, Era::Sessions, false).ask(0, &tools), "replay", SECOND);
 }
 
+#[test]
+fn rule_c_the_session_that_the_next_life_opened_first_is_a_connection_of_its_own() {
+    let Some(world) = world(Era::Sessions) else { return };
+    let mut first = Life::new(&world.sidecar, Era::Sessions, false);
+    let tools = first.begin("live");
+    check(&first.ask(0, &tools), "live", FIRST);
+    drop(first);
+    rest(&world.sidecar);
+    let mut second = Life::new(&world.sidecar, Era::Sessions, false);
+    second.begin("replay");
+    check(&second.ask(0, &tools), "replay", SECOND);
+    // It asks its model the same again, over another connection: its session is open all the time.
+    second.model = Some(world.sidecar.connect());
+    rest_until(&world.sidecar, 2.0);
+    check(&second.ask(0, &tools), "live", SECOND);
+}
+
 /// A read that an agent begins with and asks again and again.
 fn poll(workflow: &str) -> Ask {
     Ask::get(format!("/w/{workflow}/crm/state"))
@@ -265,4 +281,38 @@ fn rule_c_a_sidecar_that_was_started_again_takes_no_later_call_for_a_first_one()
         rest(&sidecar);
     }
     assert_eq!(upstream.count(), 3);
+}
+
+#[test]
+fn where_attempts_cannot_be_told_apart_a_moment_alone_says_nothing_of_tools_that_were_used_after_it() {
+    let Some(mut world) = world(Era::Sessions) else { return };
+    // As several MCP clients do: a connection for each of the first requests, none of them open in between.
+    let mut caller = Caller::new("/w/w/tools", 1);
+    caller.initialize(&world.sidecar);
+    world.sidecar.wait_connections(0.0);
+    let mut connection = world.sidecar.connect();
+    for number in 0..2 {
+        let charge = caller.tool("charge", &json!({"number": number}));
+        check(&connection.call(&charge).unwrap(), "live", FIRST);
+    }
+    for restarts in [false, true] {
+        drop(connection);
+        world.sidecar.wait_connections(0.0);
+        if restarts {
+            world.sidecar.kill9();
+            world.sidecar.restart();
+        }
+        connection = world.sidecar.connect();
+        let refused = connection.call(&caller.tool("charge", &json!({"number": 2}))).unwrap();
+        assert!(refused.text().contains("OG3009"), "{refused:?}");
+        // Another tool is used for the first time, and then by the same life again.
+        let tool = if restarts { "refund" } else { "send_email" };
+        for number in 0..2 {
+            let ask = caller.tool(tool, &json!({"number": number}));
+            check(&connection.call(&ask).unwrap(), "live", FIRST);
+        }
+    }
+    let refused = connection.call(&caller.tool("send_email", &json!({"number": 2}))).unwrap();
+    assert!(refused.text().contains("OG3009"), "{refused:?}");
+    assert_eq!(world.server.charges(), 2);
 }

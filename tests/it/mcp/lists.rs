@@ -19,9 +19,8 @@ struct World {
 fn world() -> World {
     let server = Server::new(Era::Stateless, Form::Json);
     let tools = server.start();
-    let model = Upstream::start(|request| {
-        Script::json(Api::OpenaiChat.answer(&format!("answer {}", request.count)))
-    });
+    let model =
+        Upstream::start(|request| Script::json(Api::OpenaiChat.answer(&format!("answer {}", request.count))));
     let setup = Setup::new().upstream("tools", "mcp", &tools.url());
     let sidecar = setup.upstream("openai", "openai", &model.url()).start();
     World { server, _tools: tools, model, sidecar }
