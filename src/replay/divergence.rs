@@ -174,9 +174,12 @@ impl Ahead {
         self.open().map(|(step, _)| step)
     }
 
-    /// The recorded answers among them.
+    /// The recorded answers that lie ahead of the first one that the attempt has used.
     pub fn completed(&self) -> impl Iterator<Item = StepIndex> + '_ {
-        self.open().filter(|(_, unused)| unused.completed_at.is_some()).map(|(step, _)| step)
+        let ahead = self.steps.iter().filter(|(step, unused)| {
+            unused.completed_at.is_some() && !unused.is_over && self.is_since_first(**step)
+        });
+        ahead.map(|(step, _)| *step).filter(|step| !self.accepted.contains(step))
     }
 
     fn is_since_first(&self, step: StepIndex) -> bool {
