@@ -52,12 +52,18 @@ pub(super) async fn judge(
     patience: &mut Patience,
 ) -> Result<Judged, Refusal> {
     let is_effect = question.asked.class == EffectClass::Effect;
-    let Some(left_out) = (if slot.is_new() { left_out(question)? } else { None }) else {
+    // An effect of an earlier attempt that was not carried out is tried anew as if it were new: another attempt may have
+    // carried it out in other words.
+    let is_tried_anew = slot
+        .again()
+        .is_some_and(|again| is_effect && again.cleared && again.attempt < question.enrolled.attempt);
+    let Some(left_out) = (if slot.is_new() || is_tried_anew { left_out(question)? } else { None }) else {
         return Ok(Judged::GoOn);
     };
+    let made = slot.seen().saturating_sub(usize::from(is_tried_anew));
     if left_out.heard.len() > patience.not_in {
         patience.not_in = left_out.heard.len();
-        if announced::is_announced(question, left_out.heard.clone(), slot.seen()).await {
+        if announced::is_announced(question, left_out.heard.clone(), made).await {
             return Ok(Judged::GoOn);
         }
     }

@@ -239,7 +239,7 @@ pub(super) fn look_up(question: &Question<'_>, state: &RunState) -> Result<Found
         Ok(Found { decision: cursor::decide(&candidates), summaries, by })
     };
     let exact = by(&asked.exact, FoundBy::Exact)?;
-    if exact.decision != Decision::New {
+    if exact.decision != Decision::New && !is_tried_anew(question, &exact) {
         return Ok(exact);
     }
     let normalised = asked.normalised.map(|fingerprint| (fingerprint, FoundBy::Normalised));
@@ -251,6 +251,14 @@ pub(super) fn look_up(question: &Question<'_>, state: &RunState) -> Result<Found
         }
     }
     Ok(exact)
+}
+
+/// Whether the call would be the next try of an effect that was not carried out, and is known by more than its words:
+/// the same may have been carried out in other words since.
+fn is_tried_anew(question: &Question<'_>, exact: &Found) -> bool {
+    let Decision::TryAgain(step) = exact.decision else { return false };
+    question.asked.identity.is_some()
+        && exact.summaries.iter().any(|summary| summary.step == step && summary.cleared)
 }
 
 fn candidate(question: &Question<'_>, state: &RunState, summary: &StepSummary) -> Result<Candidate, Refusal> {

@@ -185,6 +185,33 @@ fn a_corrected_effect_is_no_retry_of_the_one_that_was_not_carried_out() {
 }
 
 #[test]
+fn an_effect_that_was_carried_out_in_other_words_since_is_not_carried_out_in_its_first_words() {
+    for rule in ["identity: [/invoice_id]", "effect: effect"] {
+        let upstream =
+            Upstream::start(
+                |request| {
+                    if request.count == 1 { Script::status(429) } else { counted(request) }
+                },
+            );
+        let sidecar = charging(&upstream, rule).start();
+        let of =
+            |attempt: usize, memo: &str| charge(attempt, &json!({"invoice_id": 7, "memo": memo}).to_string());
+        // The agent dies before it tries again, and its next life words the charge differently.
+        assert_eq!(sidecar.call(&of(1, "a")).status, 429);
+        sidecar.settle();
+        sidecar.call(&of(2, "b")).expect(200, "live");
+        let answer = sidecar.call(&of(3, "a"));
+        match rule {
+            "effect: effect" => {
+                assert!(answer.status == 422 && answer.text().contains("OG3012"), "{answer:?}")
+            }
+            _ => assert_eq!(answer.expect(200, "replay").step(), 2),
+        }
+        assert_eq!(upstream.count(), 2, "{rule}: the refusal and one charge");
+    }
+}
+
+#[test]
 fn a_key_that_the_tool_takes_elsewhere_since_makes_no_repetition_safe() {
     let places = [
         "idempotency_key: { header: Idempotency-Key }",
