@@ -65,7 +65,9 @@ pub(crate) async fn send(
         return Ok(response.map(AnswerBody::from));
     }
     let mut response = response.map(AnswerBody::from);
-    let refusal = peek(response.body_mut(), call.upstream.idle).await?;
+    let idle = call.upstream.idle;
+    let peeked = tokio::time::timeout(idle, peek(response.body_mut(), idle)).await;
+    let refusal = peeked.unwrap_or_else(|_| Err(Error::silent(idle)))?;
     if refusal.is_none_or(|refusal| memchr::memmem::find(&refusal, b"stream_options").is_none()) {
         return Ok(response);
     }
@@ -315,7 +317,7 @@ struct Taken<'a> {
     recorded: Option<Vec<Bytes>>,
     len: usize,
     held: Vec<Bytes>,
-    /// Bytes that were held after the end had begun: the end itself is as long as it is.
+    /// Bytes that came after the end had begun: the end itself is as long as it is.
     behind: usize,
 }
 
@@ -329,7 +331,12 @@ impl<'a> Taken<'a> {
         let has_begun_to_end = !self.held.is_empty();
         for piece in pieces.drain(..) {
             match piece {
-                Piece::Comment(bytes) => self.forward(bytes),
+                Piece::Comment(bytes) => {
+                    if has_begun_to_end {
+                        self.behind = self.behind.saturating_add(bytes.len());
+                    }
+                    self.forward(bytes);
+                }
                 Piece::Event { bytes, id } => {
                     self.record(&bytes, limit);
                     self.announce();
