@@ -191,6 +191,11 @@ impl LiveAttempt {
         self.tools.insert(tool);
     }
 
+    /// A newcomer turned out to be this same life before.
+    pub(crate) fn has_come_back(&self) -> bool {
+        self.comes_back
+    }
+
     /// Whether the newcomer's calls are answered as the next life's.
     pub(crate) fn expects_next(&self) -> bool {
         self.newcomer.is_some() && !self.comes_back

@@ -7,7 +7,10 @@ use std::time::Duration;
 use crate::failpoint::{Point, reach};
 use crate::identity::peer;
 use crate::journal::{Batch, Head, Peer, Record, Urgency, state::AttemptHead};
-use crate::model::{AttemptId, AttemptReason, BadId, Fingerprint, Owner, StepIndex, WorkflowId, WorkflowKey};
+use crate::model::{
+    AttemptId, AttemptReason, BadId, CallKind, Channel, Fingerprint, Owner, StepIndex, WorkflowId,
+    WorkflowKey,
+};
 use crate::proxy::call::Call;
 use crate::proxy::headers;
 use crate::proxy::recording::Recording;
@@ -210,7 +213,7 @@ fn choose(
         Some(_) => Ok(Chosen::Current(current.clone())),
         None => match peer {
             Some(peer) => by_process(state, current, peer, snapshot.is_shared),
-            None => Ok(by_rewind(sidecar, state, key, current, asked)),
+            None => Ok(by_rewind(sidecar, state, key, current, (call, asked))),
         },
     }
 }
@@ -241,7 +244,7 @@ fn replayed(
             let current = AttemptHead { attempt: live, peer: None, used_completed: 0, ..last.clone() };
             let chosen = match peer {
                 Some(peer) => by_process(state, &current, peer, sidecar.snapshot().is_shared)?,
-                None => by_rewind(sidecar, state, key, &current, asked),
+                None => by_rewind(sidecar, state, key, &current, (call, asked)),
             };
             match chosen {
                 Chosen::Next(attempt, reason) | Chosen::Replayed { attempt, reason, .. } => (attempt, reason),
@@ -290,10 +293,14 @@ fn by_rewind(
     state: &RunState,
     key: &WorkflowKey,
     current: &AttemptHead,
-    asked: Option<&Fingerprint>,
+    (call, asked): (&Call, Option<&Fingerprint>),
 ) -> Chosen {
     let begins = || asked.is_some_and(|asked| began_with(sidecar, state, key, asked));
-    if state.is_left(sidecar.clock.since_boot()) && begins() {
+    // An agent that opens its sessions anew while it lives is alone again and again. A model it asks the same twice
+    // only when it begins anew; a tool it may.
+    let comes_back = state.attempt.as_ref().is_some_and(LiveAttempt::has_come_back);
+    let tells = !comes_back || matches!(call.inspected.operation.channel, Channel::Step(CallKind::Llm));
+    if state.is_left(sidecar.clock.since_boot()) && tells && begins() {
         Chosen::Next(current.attempt.next(), AttemptReason::Rewind)
     } else {
         Chosen::Current(current.clone())

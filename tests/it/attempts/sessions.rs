@@ -243,6 +243,8 @@ fn rule_c_a_living_agent_that_opens_its_mcp_session_anew_is_the_same_attempt() {
     rest_until(&sidecar, 1.0);
     middle.caller.session = None;
     middle.begin("live");
+    // And what it calls once more it calls in the same life, however it began.
+    check(&sidecar.call(&poll("middle")), "live", FIRST);
     drop(middle);
 
     // Too soon. On a slow machine it may not have been; then it proves nothing and is done again.
