@@ -11,9 +11,8 @@ use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 
-use super::report::Problem;
 use super::tree::{Entry, Node, Span, Value};
-use crate::diag::{Code, nearest};
+use crate::diag::{Code, Problem, nearest};
 
 /// A value of the file that may be missing or wrong; wrong ones are already reported.
 #[derive(Clone, Debug, Default)]

@@ -4,10 +4,9 @@
 use std::env::VarError;
 
 use super::load::Env;
-use super::report::Problem;
 use super::settings::EnvName;
 use super::tree::{Node, Value};
-use crate::diag::Code;
+use crate::diag::{Code, Problem};
 
 /// Replaces the variables in all values below `node`. A value whose variable cannot be had becomes
 /// [`Value::Invalid`], with its problem added.

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 use super::de::Field;
 use super::file::{self, File};
-use super::report::Problem;
 use super::settings::{Listen, UnixSocket};
 use super::tree::Span;
-use crate::diag::Code;
+use crate::diag::{Code, Problem};
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4747);
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4748);

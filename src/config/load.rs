@@ -8,11 +8,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::file::File;
-use super::report::{Problem, Report};
 use super::resolve::{self, Resolved};
 use super::settings::Settings;
 use super::{de, expand, tree};
-use crate::diag::Code;
+use crate::diag::{Code, Problem, Report};
 #[cfg(feature = "failpoints")]
 use crate::failpoint::{BadTrigger, Defect, Trigger};
 

@@ -3,9 +3,8 @@
 use super::bounds;
 use super::de::Field;
 use super::file;
-use super::report::Problem;
 use super::tree::Span;
-use crate::diag::Code;
+use crate::diag::{Code, Problem};
 use crate::model::Dialect;
 use crate::replay::normalise::{Matching, Normalise};
 use crate::replay::scrub::Scrub;

@@ -11,7 +11,6 @@ mod listen;
 mod load;
 mod matching;
 mod replayed;
-mod report;
 mod resolve;
 mod schema;
 mod settings;
@@ -19,13 +18,14 @@ mod tools;
 mod tree;
 mod url;
 
+pub use crate::diag::{Problem, Report};
 pub use child_env::{BadEnvArgument, EnvBinding, env_bindings, env_for_children, parse_env_argument};
 pub use listen::parse_listen_argument;
 #[cfg(feature = "failpoints")]
 pub use load::failpoints;
 pub use load::{Env, ProcessEnv, load, load_text};
+
 pub use replayed::{REPLAY_URL_VARIABLE, env_for_replay, replayed};
-pub use report::{Problem, Report};
 pub use schema::{schema, schema_text};
 pub use settings::{
     EnvName, Journal, JournalUnavailable, Limits, Listen, Log, LogFormat, LogLevel, OnDivergence, Retention,

@@ -10,14 +10,13 @@ use super::bounds::{self, Bound};
 use super::child_env::path_behind;
 use super::de::{Field, Key};
 use super::file::{self, File};
-use super::report::Problem;
 use super::settings::{
     EnvName, Journal, JournalUnavailable, Limits, Listen, Log, LogFormat, LogLevel, OnDivergence, Retention,
     Reuse, Settings, Upstream, UpstreamUrl, UsageMode, Workers, WorkflowIds,
 };
 use super::tree::Span;
 use super::{listen, matching, tools, url};
-use crate::diag::Code;
+use crate::diag::{Code, Problem};
 use crate::model::{Dialect, UpstreamName, WorkflowId};
 use crate::replay::normalise::Matching;
 

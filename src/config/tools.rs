@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::bounds;
 use super::de::{Field, Key};
 use super::file;
-use super::report::Problem;
 use super::resolve::seconds;
 use super::settings::Tool;
 use super::tree::Span;
-use crate::diag::Code;
+use crate::diag::{Code, Problem};
 use crate::model::{Dialect, EffectClass, InDoubt, KeyPlace, Pointer, ToolRule};
 use crate::route::PathTemplate;
 

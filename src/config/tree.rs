@@ -2,17 +2,14 @@
 //! where it is no YAML; what the values mean is for others to say.
 
 use std::fmt;
-use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error as YamlError, Location, Spanned};
 
-use super::report::Problem;
-use crate::diag::Code;
+use crate::diag::{Code, Problem};
 
-/// Bytes of the file that something stands at.
-pub(super) type Span = Range<usize>;
+pub(super) use crate::diag::Span;
 
 /// A value and its place.
 #[derive(Clone, Debug)]

@@ -5,10 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use http::Uri;
 use http::uri::Scheme;
 
-use super::report::Problem;
 use super::settings::UpstreamUrl;
 use super::tree::Span;
-use crate::diag::Code;
+use crate::diag::{Code, Problem};
 use crate::model::Dialect;
 
 /// Parses `text`; adds a problem and gives `None` when it cannot be an upstream's URL.

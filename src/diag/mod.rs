@@ -7,6 +7,8 @@
 
 mod code;
 mod nearest;
+mod report;
 
 pub use code::{BadCode, Code};
 pub use nearest::nearest;
+pub use report::{Problem, Report, Span};

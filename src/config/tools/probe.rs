@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::super::bounds;
 use super::super::de::{Field, Key};
 use super::super::file;
-use super::super::report::Problem;
 use super::super::resolve::seconds;
 use super::super::tree::Span;
 use super::pointer;
-use crate::diag::{Code, nearest};
+use crate::diag::{Code, Problem, nearest};
 use crate::model::{Dialect, Pointer, Probe, ProbeArgument};
 
 /// What an argument of the call in question begins with.

@@ -1,13 +1,16 @@
-//! Everything that is wrong with a config, told at once: what, where, and the way out. Renders; decides
-//! nothing.
+//! Everything that is wrong with a file that a person wrote, told at once: what, where, and the way out. Renders;
+//! decides nothing.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
-use super::tree::Span;
-use crate::diag::Code;
+use super::Code;
+
+/// Bytes of a file.
+pub type Span = Range<usize>;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,31 +25,31 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), help: None, labels: Vec::new() }
     }
 
     #[must_use]
-    pub(super) fn at(mut self, span: Span, label: impl Into<String>) -> Self {
+    pub(crate) fn at(mut self, span: Span, label: impl Into<String>) -> Self {
         self.labels.push((span, label.into()));
         self
     }
 
     /// For a problem that was found where its place is not known.
     #[must_use]
-    pub(super) fn at_if_nowhere(self, span: &Span) -> Self {
+    pub(crate) fn at_if_nowhere(self, span: &Span) -> Self {
         if self.labels.is_empty() { self.at(span.clone(), "here") } else { self }
     }
 
     #[must_use]
-    pub(super) fn help(mut self, text: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
         self.help = Some(text.into());
         self
     }
 
     /// "did you mean" when there is something to mean, else `otherwise`.
     #[must_use]
-    pub(super) fn help_nearest(self, nearest: Option<&str>, otherwise: impl Into<String>) -> Self {
+    pub(crate) fn help_nearest(self, nearest: Option<&str>, otherwise: impl Into<String>) -> Self {
         match nearest {
             Some(name) => self.help(format!("did you mean `{name}`?")),
             None => self.help(otherwise),
@@ -58,7 +61,7 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong with a config, in the order of the file.
+/// Everything that is wrong with a file, in the order of the file.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// How the user knows the file.
@@ -68,13 +71,13 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(name: impl Into<String>, text: &str, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(Problem::start);
         Self { name: name.into(), text: text.into(), problems }
     }
 
-    /// A config that cannot even be read.
-    pub(super) fn without_text(name: impl Into<String>, problem: Problem) -> Self {
+    /// A file that cannot even be read.
+    pub(crate) fn without_text(name: impl Into<String>, problem: Problem) -> Self {
         Self::new(name, "", vec![problem])
     }
 
