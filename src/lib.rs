@@ -15,6 +15,7 @@ pub mod identity;
 pub mod journal;
 pub mod json;
 pub mod model;
+pub mod policy;
 pub mod proxy;
 pub mod replay;
 pub mod route;

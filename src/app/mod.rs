@@ -4,6 +4,7 @@
 mod build;
 mod clock;
 mod error;
+mod policies;
 mod socket_file;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::proxy::sidecar::Sidecar;
 
 pub use clock::SystemClock;
 pub use error::{StartError, StopError};
+pub use policies::{load_policies, policy_schema};
 pub use socket_file::SocketError;
 
 use socket_file::SocketFile;

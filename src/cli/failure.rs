@@ -38,6 +38,8 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub(super) enum Failure {
     Config(Report),
+    /// Files of policies.
+    Reports(Vec<Report>),
     Told(Told),
 }
 
@@ -84,7 +86,7 @@ impl Failure {
 
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) => Exit::Usage,
+            Self::Config(_) | Self::Reports(_) => Exit::Usage,
             Self::Told(told) => told.exit,
         }
     }
@@ -92,6 +94,9 @@ impl Failure {
     pub(super) fn render(&self, colour: bool) -> String {
         match self {
             Self::Config(report) => report.render(colour),
+            Self::Reports(reports) => {
+                reports.iter().map(|report| report.render(colour)).collect::<Vec<_>>().join("\n")
+            }
             Self::Told(told) => {
                 let theme =
                     if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };

@@ -14,6 +14,7 @@ mod journal;
 mod log;
 mod out;
 mod place;
+mod policy;
 mod replay;
 mod resolve;
 mod run;
@@ -67,6 +68,7 @@ enum Command {
     Explain(explain::Args),
     Gc(gc::Args),
     Journal(journal::Args),
+    Policy(policy::Args),
     Replay(replay::Args),
     Resolve(resolve::Args),
     Run(run::Args),
@@ -104,6 +106,7 @@ async fn perform(command: Command) -> ExitCode {
         Command::Explain(args) => ended(explain::run(&args)),
         Command::Gc(args) => ended(Box::pin(gc::run(args)).await),
         Command::Journal(args) => ended(Box::pin(journal::run(args)).await),
+        Command::Policy(args) => ended(policy::run(&args)),
         Command::Replay(args) => ended(Box::pin(replay::run(args)).await),
         Command::Resolve(args) => ended(Box::pin(resolve::run(args)).await),
         Command::Run(args) => ended(Box::pin(run::run(args)).await),

@@ -10,6 +10,7 @@ mod file;
 mod listen;
 mod load;
 mod matching;
+mod policies;
 mod replayed;
 mod resolve;
 mod schema;
@@ -24,7 +25,7 @@ pub use listen::parse_listen_argument;
 #[cfg(feature = "failpoints")]
 pub use load::failpoints;
 pub use load::{Env, ProcessEnv, load, load_text};
-
+pub use policies::{read_policies, read_policy_tests};
 pub use replayed::{REPLAY_URL_VARIABLE, env_for_replay, replayed};
 pub use schema::{schema, schema_text};
 pub use settings::{

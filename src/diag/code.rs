@@ -101,6 +101,20 @@ codes! {
     2018 BadRetention,
     /// What is said of matching means nothing, or would take different calls for one.
     2019 BadMatch,
+    /// A file or folder of policies cannot be read, or nests too deep.
+    2020 PolicyUnreadable,
+    /// A policy file is not Cedar.
+    2021 PolicyNotCedar,
+    /// A policy asks for something that is not there, or of another type.
+    2022 PolicyBadType,
+    /// An annotation is missing, unknown or wrong.
+    2023 BadPolicyAnnotation,
+    /// A policy is Cedar and well typed, and would not do what it says.
+    2024 PolicyUnsound,
+    /// A lock file of pinned tools cannot be used.
+    2025 BadToolPin,
+    /// A policy test cannot be run.
+    2026 BadPolicyTest,
     // 3: the workflow and its journal.
     /// 422: this effect may have happened already.
     3001 InDoubt,

@@ -3,6 +3,7 @@
 
 pub mod call;
 pub mod ids;
+pub mod principal;
 pub mod step;
 pub mod time;
 pub mod tool;
@@ -13,6 +14,7 @@ pub use ids::{
     AttemptId, BadId, BodyHash, Epoch, Fingerprint, Owner, RunNonce, StepIndex, UpstreamName, WorkflowId,
     WorkflowKey,
 };
+pub use principal::{Principal, Proof};
 pub use step::{AttemptReason, FailureClass, FoundBy, Resolution, Source, StepState};
 #[cfg(test)]
 pub(crate) use time::TestClock;

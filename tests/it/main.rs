@@ -24,6 +24,7 @@ mod demo;
 mod durability;
 mod mcp;
 mod parts;
+mod policy;
 mod report;
 mod shutdown;
 mod streaming;
