@@ -235,7 +235,11 @@ impl Reader {
                 false
             }
         };
-        for (key, declared) in value.get("derive").into_iter().flat_map(Value::members) {
+        let derive = value.get("derive");
+        if let Some(derive) = derive.filter(|derive| derive.kind() != Kind::Object) {
+            self.say(derive, "`derive` must be an object: how values are derived, by their names");
+        }
+        for (key, declared) in derive.into_iter().flat_map(Value::members) {
             let name = key.string().unwrap_or_default().into_owned();
             if let Some(projection) = self.projection(declared) {
                 tool.derive.insert(name, projection);
@@ -246,7 +250,11 @@ impl Reader {
 
     fn groups(&mut self, tool: Value<'_>) -> BTreeSet<String> {
         let mut groups = BTreeSet::new();
-        for value in tool.get("groups").into_iter().flat_map(Value::elements) {
+        let given = tool.get("groups");
+        if let Some(given) = given.filter(|given| given.kind() != Kind::Array) {
+            self.say(given, "`groups` must be a list");
+        }
+        for value in given.into_iter().flat_map(Value::elements) {
             let name = value.string().unwrap_or_default();
             let fine = name.starts_with(|c: char| c.is_ascii_lowercase())
                 && name
@@ -345,5 +353,14 @@ mod tests {
         assert_eq!(said.len(), 5, "{said:#?}");
         assert_eq!(said[0], "the hash of `charge` is not that of its definition");
         assert_eq!(problems(&lock(r#"{"sha256":"","definition":[]}"#)).len(), 1);
+        let text = format!(
+            r#"{{"sha256":"{}","groups":"destructive","derive":[],"definition":{}}}"#,
+            definition_hash(definition()),
+            definition()
+        );
+        assert_eq!(
+            problems(&lock(&text)),
+            ["`groups` must be a list", "`derive` must be an object: how values are derived, by their names"]
+        );
     }
 }
