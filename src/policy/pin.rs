@@ -16,7 +16,7 @@ pub const FORMAT: u64 = 1;
 /// Longest tool name, in characters (MCP 2025-11-25, server tools).
 pub const NAME_LEN_MAX: usize = 128;
 /// Members of a tool's definition that say nothing about what it does, and may differ from call to call.
-const NO_PART: [&str; 1] = ["_meta"];
+pub(super) const NO_PART: [&str; 1] = ["_meta"];
 const KEYS: [&str; 4] = ["format", "source", "tools", "upstream"];
 const TOOL_KEYS: [&str; 5] = ["definition", "derive", "extra_args", "groups", "sha256"];
 const DERIVE_KEYS: [&str; 3] = ["as", "fn", "path"];
@@ -97,6 +97,19 @@ impl Pin {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        Self::read(text, Use::Judge)
+    }
+
+    /// Reads the text of a lock file that is to be made anew: a definition may have another hash than the file says,
+    /// and each tool has the hash that the file says.
+    ///
+    /// # Errors
+    /// Everything else that is wrong with it.
+    pub(super) fn parse_old(text: &str) -> Result<Self, Vec<Problem>> {
+        Self::read(text, Use::Renew)
+    }
+
+    fn read(text: &str, use_of: Use) -> Result<Self, Vec<Problem>> {
         let tape = Tape::parse(text.as_bytes()).map_err(|error| {
             vec![
                 Problem::new(Code::BadToolPin, format!("this is not JSON: {}", error.fault))
@@ -105,9 +118,11 @@ impl Pin {
         })?;
         if tape.has_duplicate_keys() {
             let problem = Problem::new(Code::BadToolPin, "a key stands twice in one object");
-            return Err(vec![problem.help("make the file anew with `outrigger policy pin`")]);
+            return Err(vec![
+                problem.help("take one of them away, and pin the tools again with `outrigger policy pin`"),
+            ]);
         }
-        let mut reader = Reader::default();
+        let mut reader = Reader { problems: Vec::new(), use_of };
         let pin = reader.pin(tape.root(text.as_bytes()));
         match pin {
             Some(pin) if reader.problems.is_empty() => Ok(pin),
@@ -121,9 +136,16 @@ impl Pin {
     }
 }
 
-#[derive(Default)]
+/// What a lock file is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Judge,
+    Renew,
+}
+
 struct Reader {
     problems: Vec<Problem>,
+    use_of: Use,
 }
 
 impl Reader {
@@ -218,7 +240,10 @@ impl Reader {
             self.say(definition, format!("the definition's `name` must be `{name}`"));
         }
         let mut tool = Tool::of_definition(definition);
-        if self.text(value, "sha256")? != tool.sha256 {
+        let said = self.text(value, "sha256")?;
+        if self.use_of == Use::Renew {
+            tool.sha256 = said;
+        } else if said != tool.sha256 {
             let at = value.get("sha256").unwrap_or(value);
             let problem =
                 Problem::new(Code::BadToolPin, format!("the hash of `{name}` is not that of its definition"));

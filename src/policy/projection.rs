@@ -115,6 +115,10 @@ fn named<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
     table.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
 
+fn name_of<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
+    table.iter().find(|(_, known)| *known == value).map_or("", |(name, _)| name)
+}
+
 impl Projection {
     /// # Errors
     /// [`BadProjection`].
@@ -134,6 +138,16 @@ impl Projection {
             return Err(BadProjection::Combination { function, of_type });
         }
         Ok(Self { path, function: known, of_type: as_type })
+    }
+
+    /// As it is declared: `path`, `fn` and `as`.
+    pub(super) fn declared(&self) -> (String, &'static str, &'static str) {
+        let part = |part: &Part| match part {
+            Part::Each => "[*]".to_owned(),
+            Part::Member(name) => format!(".{name}"),
+        };
+        let path = format!("${}", self.path.iter().map(part).collect::<String>());
+        (path, name_of(&FUNCTIONS, self.function), name_of(&TYPES, self.of_type))
     }
 
     pub(super) fn shape(&self) -> Shape {
