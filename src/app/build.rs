@@ -110,11 +110,7 @@ fn upstreams(settings: &Settings) -> Result<HashMap<UpstreamName, Arc<Upstream>>
         .upstreams
         .values()
         .map(|settings| {
-            let config = upstream::Config {
-                connect_timeout: settings.connect_timeout,
-                https: settings.url.scheme == http::uri::Scheme::HTTPS,
-                ca_file: settings.ca_file.clone(),
-            };
+            let config = client(settings);
             let known = clients.iter().find(|(built, _)| *built == config).map(|(_, client)| client.clone());
             let client = match known {
                 Some(client) => client,
@@ -128,6 +124,15 @@ fn upstreams(settings: &Settings) -> Result<HashMap<UpstreamName, Arc<Upstream>>
             Ok((settings.name.clone(), Arc::new(upstream_of(settings, client))))
         })
         .collect()
+}
+
+/// What the client of an upstream is built from.
+pub(super) fn client(settings: &config::Upstream) -> upstream::Config {
+    upstream::Config {
+        connect_timeout: settings.connect_timeout,
+        https: settings.url.scheme == http::uri::Scheme::HTTPS,
+        ca_file: settings.ca_file.clone(),
+    }
 }
 
 fn upstream_of(settings: &config::Upstream, client: upstream::Client) -> Upstream {

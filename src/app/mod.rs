@@ -6,6 +6,7 @@ mod clock;
 mod error;
 mod policies;
 mod socket_file;
+mod tools;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use clock::SystemClock;
 pub use error::{StartError, StopError};
 pub use policies::{load_policies, policy_schema};
 pub use socket_file::SocketError;
+pub use tools::{ListToolsError, list_tools};
 
 use socket_file::SocketFile;
 

@@ -1,9 +1,11 @@
 //! The way out: one HTTP client for all upstreams, boxed once behind a [`tower::Service`]. It connects,
-//! sends and classifies what went wrong; it never retries an effect and never reads a body.
+//! sends and classifies what went wrong; it never retries an effect and never reads a body. Beside it, [`list`] asks an MCP
+//! server for its tools.
 
 mod begun;
 mod connect;
 mod error;
+pub mod list;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! MCP over HTTP, both eras: what a JSON-RPC message asks for, and which message is the response to it.
 
+pub mod listing;
 mod served;
 
 use std::borrow::Cow;
