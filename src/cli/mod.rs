@@ -106,7 +106,7 @@ async fn perform(command: Command) -> ExitCode {
         Command::Explain(args) => ended(explain::run(&args)),
         Command::Gc(args) => ended(Box::pin(gc::run(args)).await),
         Command::Journal(args) => ended(Box::pin(journal::run(args)).await),
-        Command::Policy(args) => ended(policy::run(&args)),
+        Command::Policy(args) => ended(Box::pin(policy::run(args)).await),
         Command::Replay(args) => ended(Box::pin(replay::run(args)).await),
         Command::Resolve(args) => ended(Box::pin(resolve::run(args)).await),
         Command::Run(args) => ended(Box::pin(run::run(args)).await),

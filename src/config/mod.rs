@@ -25,7 +25,7 @@ pub use listen::parse_listen_argument;
 #[cfg(feature = "failpoints")]
 pub use load::failpoints;
 pub use load::{Env, ProcessEnv, load, load_text};
-pub use policies::{read_policies, read_policy_tests};
+pub use policies::{pin_path, read_pin, read_policies, read_policy_tests, write_pin};
 pub use replayed::{REPLAY_URL_VARIABLE, env_for_replay, replayed};
 pub use schema::{schema, schema_text};
 pub use settings::{

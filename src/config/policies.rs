@@ -1,10 +1,11 @@
 //! The folder of policies: which files belong to a set, and their texts. Knows nothing of what they say.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::diag::{Code, Problem, Report};
+use crate::model::UpstreamName;
 use crate::policy::{File, Sources};
 
 /// Longest file of policies, in bytes.
@@ -38,6 +39,57 @@ pub fn read_policy_tests(folder: &Path) -> Result<Vec<File>, Vec<Report>> {
     let mut reader = Reader { folder, problems: Vec::new() };
     let files = reader.files("tests", ".yaml");
     if reader.problems.is_empty() { Ok(files) } else { Err(reader.problems) }
+}
+
+/// Where a folder has the reviewed tools of an upstream.
+pub fn pin_path(folder: &Path, upstream: &UpstreamName) -> PathBuf {
+    folder.join("tools").join(format!("{upstream}.lock.json"))
+}
+
+/// Reads the lock file of an upstream; `None`: there is none.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn read_pin(folder: &Path, upstream: &UpstreamName) -> Result<Option<File>, Report> {
+    let path = pin_path(folder, upstream);
+    let name = format!("tools/{upstream}.lock.json");
+    if matches!(fs::symlink_metadata(&path), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    match text(&path) {
+        Ok(text) => Ok(Some(File { name, text })),
+        Err(why) => Err(Report::without_text(name, Problem::new(Code::PolicyUnreadable, why))),
+    }
+}
+
+/// Writes the lock file of an upstream: whoever reads it meanwhile finds the old text or the new one, never a part.
+///
+/// # Errors
+/// When it cannot be written, or is so long that it could not be read again. Then the old file is as it was.
+pub fn write_pin(folder: &Path, upstream: &UpstreamName, text: &str) -> io::Result<()> {
+    if text.len() as u64 > FILE_BYTES_MAX {
+        let why = format!("it would be longer than {} MiB", FILE_BYTES_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    let path = pin_path(folder, upstream);
+    let dir = folder.join("tools");
+    fs::create_dir_all(&dir)?;
+    // With a dot in front, no reader of the folder takes it for one of the set.
+    let unfinished = dir.join(format!(".{upstream}.lock.json.{}", std::process::id()));
+    let written = write_new(&unfinished, text).and_then(|()| fs::rename(&unfinished, &path));
+    if written.is_err() {
+        _ = fs::remove_file(&unfinished);
+    }
+    written?;
+    fs::File::open(&dir)?.sync_all()
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    // Left by a process of the same number that did not end well.
+    _ = fs::remove_file(path);
+    let mut file = fs::File::create_new(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 struct Reader<'a> {
@@ -121,6 +173,27 @@ mod tests {
         let names: Vec<_> = sources.guards.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["guards/a.cedar", "guards/b.cedar"]);
         assert!(sources.evidence.is_empty() && sources.pins.is_empty());
+    }
+
+    #[test]
+    fn a_lock_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = UpstreamName::parse("crm").unwrap();
+        assert_eq!(read_pin(folder.path(), &name).unwrap(), None);
+        for text in ["one", "two"] {
+            write_pin(folder.path(), &name, text).unwrap();
+            let file = read_pin(folder.path(), &name).unwrap().unwrap();
+            assert_eq!((file.name.as_str(), file.text.as_str()), ("tools/crm.lock.json", text));
+        }
+        let long = "x".repeat(usize::try_from(FILE_BYTES_MAX).unwrap() + 1);
+        assert!(write_pin(folder.path(), &name, &long).is_err());
+        assert_eq!(read_pin(folder.path(), &name).unwrap().unwrap().text, "two");
+        assert_eq!(fs::read_dir(folder.path().join("tools")).unwrap().count(), 1);
+        fs::remove_file(pin_path(folder.path(), &name)).unwrap();
+        fs::create_dir(pin_path(folder.path(), &name)).unwrap();
+        assert!(read_pin(folder.path(), &name).is_err(), "a folder is no lock file, and not none");
+        assert!(write_pin(folder.path(), &name, "three").is_err());
+        assert_eq!(fs::read_dir(folder.path().join("tools")).unwrap().count(), 1);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `outrigger policy`: the set that this project ships, and what people who write policies are told.
 
+mod pin;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

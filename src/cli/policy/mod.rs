@@ -1,7 +1,9 @@
-//! `outrigger policy`: what people who write policies need. Reads the folder; needs no sidecar and no journal.
+//! `outrigger policy`: what people who write policies need. Reads the folder, and for `pin` asks an upstream; needs no
+//! sidecar and no journal.
 
 mod check;
 mod fmt;
+mod pin;
 mod schema;
 mod test;
 
@@ -17,7 +19,7 @@ use crate::policy::{Engine, Server, Sources, Surroundings};
 
 use super::failure::Failure;
 
-/// Check, test and format policies
+/// Check, test and format policies, and pin the tools that they are about
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -28,14 +30,16 @@ pub(super) struct Args {
 enum Command {
     Check(check::Args),
     Fmt(fmt::Args),
+    Pin(pin::Args),
     Schema(schema::Args),
     Test(test::Args),
 }
 
-pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     match &args.command {
         Command::Check(args) => check::run(args),
         Command::Fmt(args) => fmt::run(args),
+        Command::Pin(args) => pin::run(args).await,
         Command::Schema(args) => schema::run(args),
         Command::Test(args) => test::run(args),
     }

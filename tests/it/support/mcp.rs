@@ -108,7 +108,7 @@ impl Server {
         self.state.lock().unwrap().results.insert(tool.to_owned(), result);
     }
 
-    /// Decides what other methods are answered; with `None` as always.
+    /// Decides what lists of tools and other methods are answered; with `None` as always.
     pub(crate) fn methods(&self, rule: impl Fn(&str, &Value) -> Option<Value> + Send + Sync + 'static) {
         self.state.lock().unwrap().other_rule = Some(Arc::new(rule));
     }
@@ -182,7 +182,10 @@ impl Server {
             ("tools/list", Some(id)) => {
                 let tools: Vec<Value> =
                     state.tools.iter().map(|tool| json!({"name": tool, "inputSchema": {}})).collect();
-                self.reply(&id, &json!({"tools": tools}), None)
+                let rule = state.other_rule.clone();
+                drop(state);
+                let result = rule.and_then(|rule| rule(&method, &message["params"]));
+                self.reply(&id, &result.unwrap_or_else(|| json!({"tools": tools})), None)
             }
             ("tools/call", Some(id)) => {
                 let text = format!("{tool} done, number {nth}");
