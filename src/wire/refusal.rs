@@ -284,8 +284,8 @@ mod tests {
     fn check(listener: &Listener<'_>, status: u16, content_type: &str, body: &str) {
         let rendered = render(&in_doubt(), listener);
         // Readers go by the names of members, in whatever order they stand.
-        let told: serde_json::Value = serde_json::from_slice(&rendered.body).unwrap();
-        let expected: serde_json::Value = serde_json::from_str(&body.replace("TOLD", TOLD)).unwrap();
+        let told: Value = serde_json::from_slice(&rendered.body).unwrap();
+        let expected: Value = serde_json::from_str(&body.replace("TOLD", TOLD)).unwrap();
         assert_eq!(told, expected);
         assert_eq!((rendered.status, rendered.content_type), (status, content_type));
         assert_eq!(rendered.headers, [("x-should-retry", "false".to_owned())]);
