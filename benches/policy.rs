@@ -3,6 +3,7 @@
 //! machines can be compared.
 #![allow(
     clippy::disallowed_methods,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a bench looks at its own clock, prints what it found, and fails where something is not so"
@@ -82,7 +83,7 @@ fn percentile(mut times: Vec<Duration>, of_hundred: usize) -> Duration {
 fn decide(engine: &Engine, facts: u64, decisions: usize) -> (Duration, Duration) {
     let principal = Principal { verified: true, ..Principal::anonymous() };
     let run = Run { id: "bench".to_owned(), ..Run::default() };
-    let moment = Moment { principal: &principal, run: &run, now: NOW };
+    let moment = Moment { principal: &principal, run: &run, now: NOW, own: None };
     let mut ledger = Ledger::default();
     for number in 1..=facts {
         let arguments = format!(r#"{{"invoice_id":"INV-{number}","amount":120.5}}"#);

@@ -19,6 +19,7 @@ use crate::upstream;
 
 use super::clock::SystemClock;
 use super::error::StartError;
+use super::policies::policies_of;
 
 pub(super) fn journal(
     settings: &Settings,
@@ -94,7 +95,10 @@ pub(super) fn sidecar(
         },
         recording,
     };
-    Ok(Sidecar::new(snapshot, journal, clock, Arc::new(metrics), fill_random))
+    // A strict replay sends nothing: there is nothing to allow.
+    let is_live = snapshot.recording.is_none();
+    let policies = if is_live { policies_of(settings).map_err(StartError::Policies)? } else { None };
+    Ok(Sidecar::new(snapshot, policies, journal, clock, Arc::new(metrics), fill_random))
 }
 
 /// How long what is kept.

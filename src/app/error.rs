@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::diag::Code;
+use crate::diag::{Code, Report};
 use crate::journal;
 use crate::journal::embedded::OpenError;
 use crate::model::UpstreamName;
@@ -19,6 +19,8 @@ pub enum StartError {
     Journal(OpenError),
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Policies(Vec<Report>),
     #[error(transparent)]
     Socket(SocketError),
     #[error("upstream `{name}`: {source}")]
@@ -32,7 +34,7 @@ impl StartError {
             Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
                 Some(Code::PortTaken)
             }
-            Self::Bind { .. } | Self::Metrics(_) => None,
+            Self::Bind { .. } | Self::Metrics(_) | Self::Policies(_) => None,
             Self::Journal(error) => journal_code(error),
             Self::Socket(_) => Some(Code::SocketTaken),
             Self::Upstream { .. } => Some(Code::BadCaFile),

@@ -31,7 +31,7 @@ use crate::proxy::sidecar::Sidecar;
 
 pub use clock::SystemClock;
 pub use error::{StartError, StopError};
-pub use policies::{load_policies, policy_schema};
+pub use policies::{load_policies, policies_of, policy_schema};
 pub use socket_file::SocketError;
 pub use tools::{ListToolsError, list_tools};
 

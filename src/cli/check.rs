@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::app;
 use crate::config::{self, ProcessEnv};
 
 use super::failure::Failure;
 use super::out;
 
-/// Check the config file and say everything that is wrong with it
+/// Check the config file, and the policies it names, and say everything that is wrong
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The config file [default: what OUTRIGGER_CONFIG names, else the built-in config]
@@ -18,6 +19,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let settings = config::load(args.config.as_deref(), &ProcessEnv)?;
+    app::policies_of(&settings).map_err(Failure::Reports)?;
     let name = settings
         .source
         .as_ref()

@@ -140,7 +140,11 @@ impl From<Report> for Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        Self::new(error.to_string()).code(error.code())
+        let (message, code) = (error.to_string(), error.code());
+        if let StartError::Policies(reports) = error {
+            return Self::Reports(reports);
+        }
+        Self::new(message).code(code)
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct File {
     /// one (its effects may then happen again), `replay` gives what is recorded and sends nothing.
     #[schemars(extend("default" = "refuse"))]
     pub(super) reuse: Field<Reuse>,
+    /// What agents may do. Without it everything is allowed.
+    pub(super) policies: Field<Policies>,
     /// How many seconds running steps may go on after SIGTERM.
     #[schemars(range(min = bounds::SHUTDOWN_S.min, max = bounds::SHUTDOWN_S.max))]
     #[schemars(extend("default" = bounds::SHUTDOWN_S.default))]
@@ -201,6 +203,8 @@ pub(super) struct Upstream {
     /// (such as /mcp, or / for none).
     #[schemars(extend("propertyNames" = { "pattern": "^[A-Z_][A-Z0-9_]*$" }))]
     pub(super) env: Field<BTreeMap<Key, Field<String>>>,
+    /// What policies see as `resource.env`, such as `prod`.
+    pub(super) environment: Field<String>,
     /// PEM file with further root certificates for this upstream, beside the machine's and the bundled ones.
     pub(super) ca_file: Field<String>,
     /// Token usage of OpenAI streams: `ask` asks for it and hides it again from an agent that did not,
@@ -226,6 +230,14 @@ pub(super) struct Upstream {
     /// names of your own, each with its `method` and `path`. Tools that are not here are judged by the
     /// protocol alone: a tool call and a POST are effects.
     pub(super) tools: Field<BTreeMap<Key, Field<Tool>>>,
+}
+
+/// What agents may do.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Policies {
+    /// The folder of policies: `guards/*.cedar`, `evidence/*.cedar` and `tools/*.lock.json` in it.
+    pub(super) path: Field<String>,
 }
 
 /// How calls are matched with recorded ones. A call whose recorded one is equal to the byte always finds it.

@@ -70,6 +70,7 @@ pub(super) fn resolve(file: &File) -> Resolved {
             Some(file::Workers::Exclusive) | None => Workers::Exclusive,
             Some(file::Workers::Shared) => Workers::Shared,
         },
+        policies: policies(file, &mut problems),
         shutdown: seconds("shutdown_s", &file.shutdown_s, bounds::SHUTDOWN_S, &mut problems),
         log: log(file),
     };
@@ -211,6 +212,20 @@ fn log(file: &File) -> Log {
     }
 }
 
+fn policies(file: &File, problems: &mut Vec<Problem>) -> Option<PathBuf> {
+    let (given, span) = file.policies.get()?;
+    let path = given.path.value().filter(|path| !path.is_empty());
+    if path.is_none() && (given.path.is_missing() || given.path.value().is_some()) {
+        let problem =
+            Problem::new(Code::MissingKey, "`policies` without a `path`").at(span, "name the folder");
+        problems.push(
+            problem
+                .help("such as `policies: { path: ./policies }`; without `policies` everything is allowed"),
+        );
+    }
+    path.map(PathBuf::from)
+}
+
 fn upstreams(
     file: &File,
     own: &[SocketAddr],
@@ -250,6 +265,7 @@ pub(super) fn plain_upstream(name: UpstreamName, dialect: Dialect, url: Upstream
         name,
         dialect,
         url,
+        environment: String::new(),
         ca_file: None,
         usage: UsageMode::Ask,
         connect_timeout: Duration::from_secs(bounds::CONNECT_TIMEOUT_S.default),
@@ -312,6 +328,7 @@ fn upstream(
     let matching = matching::matching(given, dialect, problems);
     let plain = plain_upstream(name?.clone(), dialect?, url?);
     Some(Upstream {
+        environment: given.environment.value().cloned().unwrap_or_default(),
         ca_file,
         env,
         connect_timeout: connect,

@@ -38,6 +38,8 @@ pub struct Settings {
     pub on_divergence: OnDivergence,
     /// What becomes of a call that names a closed workflow.
     pub reuse: Reuse,
+    /// The folder of policies; `None`: everything is allowed.
+    pub policies: Option<PathBuf>,
     /// How long running steps may go on after SIGTERM.
     pub shutdown: Duration,
     pub log: Log,
@@ -176,6 +178,8 @@ pub struct Upstream {
     pub name: UpstreamName,
     pub dialect: Dialect,
     pub url: UpstreamUrl,
+    /// What policies see as `resource.env`.
+    pub environment: String,
     /// PEM file with further root certificates; only with https.
     pub ca_file: Option<PathBuf>,
     /// Whether OpenAI streams are asked for their token usage.

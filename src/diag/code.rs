@@ -62,6 +62,8 @@ codes! {
     1011 UnknownMcpMethod,
     /// JSON-RPC -32700 or -32600: no MCP message, or one that could not be recorded.
     1012 BadMcpMessage,
+    /// 403: the policies do not allow the call.
+    1013 PolicyDenied,
     // 2: the config.
     /// The config file cannot be read.
     2001 ConfigUnreadable,

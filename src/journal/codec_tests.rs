@@ -1,5 +1,8 @@
 //! Round trips, what older and newer readers do, and the bytes of format 1.
 
+#[path = "codec_tests/latest.rs"]
+mod latest;
+
 use proptest::prelude::*;
 
 use super::super::conformance as records;
@@ -279,7 +282,7 @@ fn diverged() -> impl Strategy<Value = Record> {
 }
 
 pub(super) fn record() -> impl Strategy<Value = Record> {
-    prop_oneof![intent(), completed(), small(), told(), listed(), diverged()]
+    prop_oneof![intent(), completed(), small(), told(), listed(), diverged(), latest::record()]
 }
 
 proptest! {
@@ -463,15 +466,6 @@ fn later_records() -> Vec<Record> {
     ]
 }
 
-/// What came behind those.
-fn latest_records() -> Vec<Record> {
-    vec![
-        Record::InputRequired { step: records::step(3), tried: 1, at: Timestamp(1_795_140_000_000) },
-        Record::Listed(Listed { changed: Some(true), ..records::listed(3, 2, b"list") }),
-        Record::Intent(Intent { key_place: Some("header k".to_owned()), ..records::intent(4, 2, 4) }),
-    ]
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -479,7 +473,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn what_format_1_wrote_is_still_read_and_still_written() {
     let lines = FORMAT_1.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>();
-    let records = [format_1_records(), later_records(), latest_records()].concat();
+    let records = [format_1_records(), later_records(), latest::records()].concat();
     let written = records.iter().map(|record| hex(&encode(record))).collect::<Vec<_>>();
     assert_eq!(written, lines, "written now:\n{}", written.join("\n"));
     for (line, record) in lines.iter().zip(records) {

@@ -28,7 +28,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::model::{AttemptId, BodyHash, Epoch, Fingerprint, StepIndex, WorkflowKey};
-pub use record::{Completed, Diverged, FailedAnswer, Intent, Listed, Peer, Record, Words};
+pub use record::{
+    BoundValue, Completed, Decided, Diverged, FactRef, FailedAnswer, Intent, Listed, MintedFact, Peer,
+    Record, Verdict, Words,
+};
 pub use state::{Head, StepSummary, Use};
 
 /// What a resolved [`Ticket`] survives. An engine claims only what its conformance run has shown.

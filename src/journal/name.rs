@@ -23,6 +23,8 @@ impl Record {
             Self::Accepted { .. } => "Accepted",
             Self::RefusalDelivered { .. } => "RefusalDelivered",
             Self::ToldAgain { .. } => "ToldAgain",
+            Self::Decided(_) => "Decided",
+            Self::Minted { .. } => "Minted",
             Self::InputRequired { .. } => "InputRequired",
             Self::BodiesExpired { .. } => "BodiesExpired",
             Self::Removed { .. } => "Removed",

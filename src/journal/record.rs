@@ -1,7 +1,14 @@
 //! What the journal says, record by record (durability.md, section 5). How a record becomes bytes is
 //! `codec`'s business.
 
+#[path = "record/about.rs"]
+mod about;
+#[path = "record/decided.rs"]
+mod decided;
+
 use minicbor::{Decode, Encode};
+
+pub use decided::{BoundValue, Decided, FactRef, MintedFact, Verdict};
 
 use crate::model::{
     AttemptId, AttemptReason, BodyHash, CallKind, Dialect, EffectClass, Epoch, FailureClass, Fingerprint,
@@ -413,6 +420,19 @@ pub enum Record {
         #[cbor(n(3), with = "via")]
         at: Timestamp,
     },
+    /// What policies decided of a call. Of one that is sent in the same commit as its intent or its next try.
+    #[n(21)]
+    Decided(#[n(1)] Decided),
+    /// What a completed step proves. In the same commit as its outcome.
+    #[n(22)]
+    Minted {
+        #[cbor(n(1), with = "via")]
+        step: StepIndex,
+        #[n(2)]
+        facts: Vec<MintedFact>,
+        #[cbor(n(3), with = "via")]
+        at: Timestamp,
+    },
     /// From now on the bodies of a closed workflow may be gone: what it was asked and what it was answered.
     #[n(16)]
     BodiesExpired {
@@ -430,63 +450,4 @@ pub enum Record {
         #[cbor(n(3), with = "via")]
         at: Timestamp,
     },
-}
-
-impl Record {
-    /// Whether the records before this one are of another run, and may be gone. The chain begins anew with
-    /// such a record; the numbers go on.
-    pub fn begins_run(&self) -> bool {
-        matches!(self, Self::WorkflowOpened { .. } | Self::Removed { .. })
-    }
-
-    /// The time the record carries; [`Record::Delivered`] and [`Record::RefusalDelivered`] have none.
-    pub fn at(&self) -> Option<Timestamp> {
-        match self {
-            Self::WorkflowOpened { at, .. }
-            | Self::AttemptOpened { at, .. }
-            | Self::Dispatched { at, .. }
-            | Self::Failed { at, .. }
-            | Self::Refused { at, .. }
-            | Self::InDoubt { at, .. }
-            | Self::InputRequired { at, .. }
-            | Self::Redelivered { at, .. }
-            | Self::Resolved { at, .. }
-            | Self::Accepted { at, .. }
-            | Self::ToldAgain { at, .. }
-            | Self::WorkflowClosed { at, .. }
-            | Self::BodiesExpired { at }
-            | Self::Removed { at, .. } => Some(*at),
-            Self::Diverged(diverged) => Some(diverged.at),
-            Self::Intent(intent) => Some(intent.at),
-            Self::Completed(completed) => Some(completed.at),
-            Self::Listed(listed) => Some(listed.at),
-            Self::Delivered { .. } | Self::RefusalDelivered { .. } => None,
-        }
-    }
-
-    /// The bodies the record names: the request, then the answer.
-    pub fn bodies(&self) -> [Option<&BodyHash>; 2] {
-        match self {
-            Self::Intent(intent) => [Some(&intent.request), None],
-            Self::Completed(completed) => [None, Some(&completed.body)],
-            Self::Listed(listed) => [Some(&listed.request), Some(&listed.body)],
-            Self::Failed { answer, .. } => [None, answer.as_ref().map(|answer| &answer.body)],
-            Self::WorkflowOpened { .. }
-            | Self::AttemptOpened { .. }
-            | Self::Dispatched { .. }
-            | Self::Refused { .. }
-            | Self::InDoubt { .. }
-            | Self::InputRequired { .. }
-            | Self::Redelivered { .. }
-            | Self::Delivered { .. }
-            | Self::Resolved { .. }
-            | Self::Diverged(_)
-            | Self::Accepted { .. }
-            | Self::RefusalDelivered { .. }
-            | Self::ToldAgain { .. }
-            | Self::WorkflowClosed { .. }
-            | Self::BodiesExpired { .. }
-            | Self::Removed { .. } => [None, None],
-        }
-    }
 }

@@ -228,6 +228,8 @@ impl<'a, B: Backing> WorkflowState<'a, B> {
             Record::Resolved { step, resolution, .. } => self.resolved(head, *step, *resolution),
             Record::Delivered { step, attempt } => self.used(head, *step, *attempt, true),
             Record::Accepted { .. } => Ok(Touched::default()),
+            Record::Decided(decided) => opened(head, decided.attempt).map(|()| Touched::default()),
+            Record::Minted { step, .. } => self.entry(*step).map(|_| Touched::default()),
             Record::Diverged(diverged) => opened(head, diverged.attempt).map(|()| Touched::default()),
             Record::Listed(listed) => opened(head, listed.attempt).map(|()| Touched::default()),
             Record::WorkflowClosed { at, .. } => {

@@ -49,7 +49,7 @@ impl Checks {
 ///
 /// # Errors
 /// The rule that it breaks, and what to tell.
-pub(super) fn strict(text: &[u8]) -> Result<Tape, (&'static str, String)> {
+pub(super) fn strictly(text: &[u8]) -> Result<Tape, (&'static str, String)> {
     let tape = Tape::parse(text).map_err(|error| ("builtin:json", format!("this is not JSON: {error}")))?;
     if tape.has_duplicate_keys() {
         return Err((
@@ -79,6 +79,14 @@ pub(super) fn strict(text: &[u8]) -> Result<Tape, (&'static str, String)> {
     Ok(tape)
 }
 
+/// Reads a request that is decided on: every key once, and not beyond the limits.
+///
+/// # Errors
+/// The denial.
+pub fn strict(text: &[u8]) -> Result<Tape, Box<Decision>> {
+    strictly(text).map_err(|(rule, message)| Decision::refused(rule, format!("the request: {message}")))
+}
+
 /// What an unknown tool's caller is told.
 pub(super) fn unknown_tool(server: &str, tool: &str) -> Decision {
     let message = format!("there is no tool {tool:?} of `{server}` that was reviewed");
@@ -95,7 +103,7 @@ impl Engine {
         let Some(pinned) = self.tool(server, tool) else {
             return Err(Box::new(self.unknown_with_hint(server, tool)));
         };
-        let tape = strict(arguments).map_err(|(rule, message)| {
+        let tape = strictly(arguments).map_err(|(rule, message)| {
             denied(rule, format!("the arguments of {server}/{tool}: {message}"))
         })?;
         let root = tape.root(arguments);
@@ -142,7 +150,7 @@ impl Engine {
     /// A tool's result, read; `None` where it is not what the definition says, so that it proves nothing.
     pub(super) fn result(&self, server: &str, tool: &str, structured: &[u8]) -> Option<Datum> {
         let fields = self.tool(server, tool)?.output.as_ref()?;
-        let tape = strict(structured).ok()?;
+        let tape = strictly(structured).ok()?;
         let root = tape.root(structured);
         let checks = self.checks(server, tool)?;
         if checks.output.as_ref().is_some_and(|validator| violations(validator, root).is_some()) {

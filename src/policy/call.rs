@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 
 use super::datum::{Datum, record};
 use super::number::Decimal;
-use super::schema::{LLM_CALL, MCP_CALL, tool_action, unmodelled_action};
-use crate::model::{Principal, Timestamp};
+use super::schema::{HTTP_CALL, LLM_CALL, MCP_CALL, tool_action, unmodelled_action};
+use crate::model::{Principal, StepIndex, Timestamp};
 
 /// What a call asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Subject {
     Mcp(McpCall),
     /// A request to an HTTP upstream that no pinned tool describes.
     Unmodelled(HttpCall),
+    /// A request to a model's provider that is no model call.
+    Provider(HttpCall),
 }
 
 /// A call of a pinned tool.
@@ -68,6 +70,8 @@ pub struct Moment<'a> {
     pub principal: &'a Principal,
     pub run: &'a Run,
     pub now: Timestamp,
+    /// The step whose next try the call is.
+    pub own: Option<StepIndex>,
 }
 
 /// A workflow so far.
@@ -90,6 +94,7 @@ impl Subject {
             Self::Model(_) => LLM_CALL.to_owned(),
             Self::Mcp(_) => MCP_CALL.to_owned(),
             Self::Unmodelled(call) => unmodelled_action(&call.server),
+            Self::Provider(_) => HTTP_CALL.to_owned(),
         }
     }
 
@@ -99,14 +104,16 @@ impl Subject {
             Self::Tool(call) => &call.server,
             Self::Model(call) => &call.upstream,
             Self::Mcp(call) => &call.server,
-            Self::Unmodelled(call) => &call.server,
+            Self::Unmodelled(call) | Self::Provider(call) => &call.server,
         }
     }
 
     pub(super) fn resource(&self) -> EntityUid {
         match self {
             Self::Model(call) => entity(&TYPES.model, &call.name),
-            Self::Tool(_) | Self::Mcp(_) | Self::Unmodelled(_) => entity(&TYPES.server, self.server()),
+            Self::Tool(_) | Self::Mcp(_) | Self::Unmodelled(_) | Self::Provider(_) => {
+                entity(&TYPES.server, self.server())
+            }
         }
     }
 
@@ -152,7 +159,7 @@ impl Subject {
                 mcp.extend(call.name.as_ref().map(|name| ("name", text(name))));
                 vec![("mcp", members(mcp))]
             }
-            Self::Unmodelled(call) => {
+            Self::Unmodelled(call) | Self::Provider(call) => {
                 let http = vec![
                     ("server", text(&call.server)),
                     ("method", text(&call.method)),

@@ -9,7 +9,7 @@ use cedar_policy::{Authorizer, Context, Decision as CedarDecision, Entities, Ent
 use super::arguments::Checks;
 use super::call::{Moment, Subject, TYPES, entity};
 use super::datum::{Bound, Datum, record};
-use super::facts::{Fact, FactId, Found, Ledger};
+use super::facts::{Fact, FactId, Found, Gone, Ledger};
 use super::load::{Parsed, Server};
 use super::meta::{EvidenceMeta, GuardMeta};
 use super::pin::{Pin, Tool};
@@ -105,6 +105,11 @@ impl Decision {
         self.outcome == Outcome::Allow
     }
 
+    /// A denial by a rule of the program itself.
+    pub fn refused(rule: &str, message: String) -> Box<Self> {
+        Box::new(Self::denied(rule, message))
+    }
+
     pub(super) fn denied(policy: &str, message: String) -> Self {
         Self {
             outcome: Outcome::Deny,
@@ -166,6 +171,29 @@ impl Engine {
     pub fn minted_by(&self, fact: &str) -> BTreeSet<&str> {
         let all = self.cut.evidence.values().flat_map(|(_, all)| all);
         all.filter(|policy| policy.meta.fact == fact).map(|policy| policy.action.as_str()).collect()
+    }
+
+    /// Of a denial what would have to happen first: the facts that were asked for and are not there.
+    pub fn missing(&self, decision: &Decision) -> Option<String> {
+        let sentence = |looked: &Looked| {
+            let Found::Gone(_, why) = looked.found else { return None };
+            let bound: Vec<_> = looked.bound.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            let what = if bound.is_empty() {
+                looked.fact.clone()
+            } else {
+                format!("{} for {}", looked.fact, bound.join(", "))
+            };
+            let why = match why {
+                Gone::InUse { by } => format!("is in use by step {by}"),
+                Gone::Used { by } => format!("was used by step {by}"),
+                Gone::Expired { at } => format!("was valid until {at}"),
+                Gone::PolicyChanged => "was minted by a policy that has changed".to_owned(),
+            };
+            let tools: Vec<_> = self.minted_by(&looked.fact).into_iter().collect();
+            Some(format!("{what} {why}; it comes from {}.", tools.join(" or ")))
+        };
+        let all: Vec<_> = decision.looked.iter().filter_map(sentence).collect();
+        (!decision.is_allowed() && !all.is_empty()).then(|| all.join(" "))
     }
 
     /// Whether the policy that minted a fact still says what it said then.
@@ -250,7 +278,7 @@ impl Engine {
     fn unknown(&self, subject: &Subject) -> Decision {
         match subject {
             Subject::Tool(call) => super::arguments::unknown_tool(&call.server, &call.tool),
-            Subject::Unmodelled(_) | Subject::Model(_) | Subject::Mcp(_) => {
+            Subject::Unmodelled(_) | Subject::Provider(_) | Subject::Model(_) | Subject::Mcp(_) => {
                 let message = format!("no policy can be about `{}` here", subject.action());
                 Decision::denied("builtin:unknown_action", message)
             }

@@ -90,6 +90,8 @@ pub struct Ledger {
     entries: Vec<Entry>,
     places: HashMap<FactId, usize>,
     shelves: HashMap<Key, Shelf>,
+    /// What each step has taken.
+    taken: HashMap<StepIndex, Vec<FactId>>,
 }
 
 impl Ledger {
@@ -107,15 +109,24 @@ impl Ledger {
     /// A call that is about to be sent counts on the fact.
     pub fn reserve(&mut self, id: FactId, by: StepIndex) {
         self.take(id, Use::Reserved(by));
+        self.taken.entry(by).or_default().push(id);
     }
 
-    /// The call was sent, or nobody knows: the fact is gone.
-    pub fn consume(&mut self, id: FactId, by: StepIndex) {
-        self.take(id, Use::Used(by));
+    /// The call was carried out: what it has reserved is used.
+    pub fn consume(&mut self, by: StepIndex) {
+        for id in self.taken.get(&by).cloned().unwrap_or_default() {
+            self.take(id, Use::Used(by));
+        }
     }
 
-    /// The call that it was reserved by provably was not sent.
-    pub fn release(&mut self, id: FactId) {
+    /// The call provably was not carried out: what it has reserved is free again.
+    pub fn release(&mut self, by: StepIndex) {
+        for id in self.taken.remove(&by).unwrap_or_default() {
+            self.free(id);
+        }
+    }
+
+    fn free(&mut self, id: FactId) {
         let Some((place, entry)) = self.entry(id) else { return };
         if !matches!(entry.used, Use::Reserved(_)) {
             return;
@@ -149,14 +160,21 @@ impl Ledger {
     }
 
     /// The newest fact of this name and binding that counts at `now`, or why none does. `is_current` says whether a
-    /// policy still has the text that a hash is of.
+    /// policy still has the text that a hash is of. What the step `own` has reserved is free for its next try.
     pub fn find(
         &self,
         name: &str,
         bound: &Bound,
-        now: Timestamp,
+        (now, own): (Timestamp, Option<StepIndex>),
         is_current: impl Fn(&Fact) -> bool,
     ) -> Found {
+        let reserved = own.and_then(|step| self.taken.get(&step)).into_iter().flatten();
+        for id in reserved {
+            let fact = self.get(*id).filter(|fact| fact.name == name && fact.bound == *bound);
+            if fact.is_some_and(|fact| standing(fact, now, &is_current).is_none()) {
+                return Found::Valid(*id);
+            }
+        }
         let Some(shelf) = self.shelves.get(&(name.to_owned(), bound.clone())) else { return Found::Never };
         let entry = |place: &usize| self.entries.get(*place);
         let mut gone = None;
@@ -239,7 +257,10 @@ mod tests {
     #[track_caller]
     fn check(ledger: &Ledger, invoice: &str, at_ms: i64, expected: Found) {
         let now = Timestamp(NOW.0 + at_ms);
-        assert_eq!(ledger.find("checked", &bound(invoice), now, |fact| fact.policy_hash == "h"), expected);
+        assert_eq!(
+            ledger.find("checked", &bound(invoice), (now, None), |fact| fact.policy_hash == "h"),
+            expected
+        );
     }
 
     #[test]
@@ -261,11 +282,13 @@ mod tests {
         ledger.mint(id(1), fact("a"));
         ledger.reserve(id(1), by(2));
         check(&ledger, "a", 0, Found::Gone(id(1), Gone::InUse { by: by(2) }));
-        ledger.release(id(1));
+        let own = ledger.find("checked", &bound("a"), (NOW, Some(by(2))), |_| true);
+        assert_eq!(own, Found::Valid(id(1)), "its own next try");
+        ledger.release(by(2));
         check(&ledger, "a", 0, Found::Valid(id(1)));
         ledger.reserve(id(1), by(3));
-        ledger.consume(id(1), by(3));
-        ledger.release(id(1));
+        ledger.consume(by(3));
+        ledger.release(by(3));
         check(&ledger, "a", 0, Found::Gone(id(1), Gone::Used { by: by(3) }));
         // A replay tells the same again.
         ledger.mint(id(1), fact("a"));
@@ -282,7 +305,7 @@ mod tests {
         check(&ledger, "a", 0, Found::Valid(id(2)));
         ledger.reserve(id(2), by(9));
         check(&ledger, "a", 0, Found::Valid(id(1)));
-        ledger.release(id(2));
+        ledger.release(by(9));
         check(&ledger, "a", 0, Found::Valid(id(2)));
     }
 

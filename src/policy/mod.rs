@@ -28,6 +28,7 @@ pub mod shape;
 mod slices;
 pub mod suite;
 
+pub use arguments::strict;
 pub use call::{HttpCall, McpCall, ModelCall, Moment, Run, Subject, ToolCall};
 pub use engine::{Decision, Engine, Looked, Outcome, Reason, Servers, Shadowed};
 pub use facts::{Fact, FactId, Found, Gone, Ledger};

@@ -67,8 +67,9 @@ impl<'a> Question<'a> {
             Some((name.clone(), value))
         };
         let bound: Bound = probe.of.iter().map(value).collect::<Option<_>>()?;
-        let found =
-            self.ledger.find(&probe.fact, &bound, self.moment.now, |fact| self.engine.is_current(fact));
+        let found = self.ledger.find(&probe.fact, &bound, (self.moment.now, self.moment.own), |fact| {
+            self.engine.is_current(fact)
+        });
         Some(Looked { fact: probe.fact.clone(), bound, found })
     }
 

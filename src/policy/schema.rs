@@ -15,6 +15,8 @@ pub(super) const BASE: &str = include_str!("../../policies/base.cedarschema");
 pub(super) const LLM_CALL: &str = "llm.call";
 /// The action of an MCP request that is no tool call.
 pub(super) const MCP_CALL: &str = "mcp.call";
+/// The action of a request to a model's provider that is no model call.
+pub(super) const HTTP_CALL: &str = "http.call";
 /// The action group of every pinned tool.
 pub(super) const TOOL: &str = "tool";
 
@@ -68,6 +70,7 @@ pub(super) fn text(known: &Known<'_>, side: Side) -> String {
         };
         action(&mut out, LLM_CALL, &[], "Model", &context("model: ModelCall"));
         action(&mut out, MCP_CALL, &[], "Server", &context("mcp: McpCall"));
+        action(&mut out, HTTP_CALL, &[], "Server", &context("http: HttpCall"));
         for server in known.http {
             action(&mut out, &unmodelled_action(server), &[], "Server", &context("http: HttpCall"));
         }

@@ -219,6 +219,9 @@ impl<'a> Reader<'a> {
         if schema.get("$ref").is_some() {
             return self.referred(schema).map_or(Shape::Json, |inside| self.shape(inside, depth + 1));
         }
+        if let Some(inside) = or_null(schema) {
+            return self.shape(inside, depth + 1);
+        }
         if ["allOf", "anyOf", "oneOf", "not", "if"].into_iter().any(|key| schema.get(key).is_some()) {
             return Shape::Json;
         }
@@ -270,8 +273,22 @@ impl<'a> Reader<'a> {
             let Some(inside) = self.referred(schema) else { return true };
             schema = inside;
         }
+        if or_null(schema).is_some() {
+            return true;
+        }
         of_types(schema).is_none_or(|(_, nullable)| nullable)
     }
+}
+
+/// What a schema is beside `null`, where it says so as generators of schemas do: `anyOf` of one schema and `null`.
+fn or_null(schema: Value<'_>) -> Option<Value<'_>> {
+    let beside =
+        ["allOf", "not", "if", "type", "properties"].into_iter().any(|key| schema.get(key).is_some());
+    let either = ["anyOf", "oneOf"].into_iter().find_map(|key| schema.get(key)).filter(|_| !beside)?;
+    let is_null = |schema: &Value<'_>| schema.get("type").is_some_and(|name| name.is_str("null"));
+    let mut others = either.elements().filter(|schema| !is_null(schema));
+    let one = others.next()?;
+    (others.next().is_none() && either.elements().count() == 2).then_some(one)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,6 +416,22 @@ mod tests {
             "`tags[]` is an object, and must be a string"
         );
         assert_eq!(bad("[]"), "`` is an array, and must be an object");
+    }
+
+    #[test]
+    fn a_member_that_may_be_null_has_the_other_type_and_may_be_left_out() {
+        let fields = fields_of(
+            r##"{"type":"object","$defs":{"n":{"type":"integer"}},"required":["note","count","both"],"properties":{
+            "note":{"anyOf":[{"type":"string"},{"type":"null"}],"default":null},
+            "count":{"oneOf":[{"type":"null"},{"$ref":"#/$defs/n"}]},
+            "both":{"anyOf":[{"type":"string"},{"type":"integer"},{"type":"null"}]}}}"##,
+        );
+        let seen: Vec<_> =
+            fields.iter().map(|(name, field)| (name, field.shape.clone(), field.required)).collect();
+        assert_eq!(
+            seen,
+            [("both", Shape::Json, true), ("count", Shape::Long, false), ("note", Shape::Text, false)]
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::load::Scope;
 use super::meta::Mode;
 use super::pin::Pin;
 use super::reading::Term;
-use super::schema::{LLM_CALL, MCP_CALL, TOOL, server_group, tool_action, unmodelled_action};
+use super::schema::{HTTP_CALL, LLM_CALL, MCP_CALL, TOOL, server_group, tool_action, unmodelled_action};
 use crate::diag::{Code, Problem};
 
 /// What a fact must be bound to, to be what a guard asks for.
@@ -133,7 +133,11 @@ impl Parts {
 
     /// Every action with the groups that it is in.
     fn lineages(&self) -> Vec<(String, Vec<String>)> {
-        let mut all = vec![(LLM_CALL.to_owned(), Vec::new()), (MCP_CALL.to_owned(), Vec::new())];
+        let mut all = vec![
+            (LLM_CALL.to_owned(), Vec::new()),
+            (MCP_CALL.to_owned(), Vec::new()),
+            (HTTP_CALL.to_owned(), Vec::new()),
+        ];
         all.extend(self.http.iter().map(|server| (unmodelled_action(server), Vec::new())));
         for (server, pin) in &self.pins {
             for (name, tool) in &pin.tools {

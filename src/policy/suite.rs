@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::call::{McpCall, ModelCall, Moment, Run, Subject};
+use super::call::{HttpCall, McpCall, ModelCall, Moment, Run, Subject};
 use super::engine::{Decision, Engine, Outcome};
 use super::facts::Ledger;
 use super::number::Decimal;
@@ -85,6 +85,19 @@ struct CallSaid {
     output: Option<Value>,
     model: Option<ModelSaid>,
     mcp: Option<McpSaid>,
+    http: Option<HttpSaid>,
+}
+
+/// A request to a provider, or to an HTTP upstream, that nothing pinned describes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpSaid {
+    server: String,
+    method: String,
+    path: String,
+    /// The upstream's tools are HTTP requests.
+    #[serde(default)]
+    unmodelled: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -220,6 +233,7 @@ fn merged(own: Option<CallSaid>, base: Option<CallSaid>) -> Option<CallSaid> {
         output: own.output.or(base.output),
         model: own.model.or(base.model),
         mcp: own.mcp.or(base.mcp),
+        http: own.http.or(base.http),
     })
 }
 
@@ -281,11 +295,10 @@ impl<'a> Walk<'a> {
         };
         self.step = self.step.next();
         let (step, now) = (self.step, self.at(call)?);
-        for id in &decision.reserve {
-            self.ledger.consume(*id, step);
-        }
+        decision.reserve.iter().for_each(|id| self.ledger.reserve(*id, step));
+        self.ledger.consume(step);
         let output = call.output.as_ref().map(ToString::to_string);
-        let moment = Moment { principal: &self.principal, run: &self.run, now };
+        let moment = Moment { principal: &self.principal, run: &self.run, now, own: None };
         let minted = self.engine.mint(&subject, &moment, output.as_deref().map(str::as_bytes), step);
         for (id, fact) in minted.facts {
             self.decided.insert(fact.policy.clone());
@@ -313,7 +326,7 @@ impl<'a> Walk<'a> {
         call: &CallSaid,
         approvals: &BTreeSet<String>,
     ) -> Result<(Option<Subject>, Decision), String> {
-        let moment = Moment { principal: &self.principal, run: &self.run, now: self.at(call)? };
+        let moment = Moment { principal: &self.principal, run: &self.run, now: self.at(call)?, own: None };
         let (subject, decision) = match subject(self.engine, call)? {
             Ok(subject) => {
                 let decision = self.engine.decide(&subject, &moment, &self.ledger, approvals);
@@ -403,7 +416,11 @@ fn subject(engine: &Engine, call: &CallSaid) -> Result<Result<Subject, Box<Decis
     if let Some(McpSaid { server, method, name }) = call.mcp.clone() {
         return Ok(Ok(Subject::Mcp(McpCall { server, method, name })));
     }
-    let action = call.call.as_deref().ok_or("a call has none of `call`, `model` and `mcp`")?;
+    if let Some(HttpSaid { server, method, path, unmodelled }) = call.http.clone() {
+        let request = HttpCall { server, method, path };
+        return Ok(Ok(if unmodelled { Subject::Unmodelled(request) } else { Subject::Provider(request) }));
+    }
+    let action = call.call.as_deref().ok_or("a call has none of `call`, `model`, `mcp` and `http`")?;
     if [LLM_CALL, MCP_CALL].contains(&action) {
         return Err("a model call says `model: { name: ... }`, another MCP request `mcp: { server: ..., method: ... }`".to_owned());
     }

@@ -103,7 +103,7 @@ impl World {
     }
 
     fn moment(&self) -> Moment<'_> {
-        Moment { principal: &self.principal, run: &self.run, now: self.now }
+        Moment { principal: &self.principal, run: &self.run, now: self.now, own: None }
     }
 
     pub(super) fn later(&mut self, minutes: i64) {
@@ -137,7 +137,7 @@ impl World {
         self.step = self.step.next();
         let step = self.step;
         decision.reserve.iter().for_each(|id| self.ledger.reserve(*id, step));
-        decision.reserve.iter().for_each(|id| self.ledger.consume(*id, step));
+        self.ledger.consume(step);
         let (server, name) = tool.split_once('/').unwrap();
         let subject = self.engine.tool_call(server, name, arguments.as_bytes()).unwrap();
         let minted = self.engine.mint(&subject, &self.moment(), result.map(str::as_bytes), step);

@@ -51,9 +51,11 @@ fn event(record: &Record) -> Option<Event> {
         }
         Record::AttemptOpened { .. }
         | Record::BodiesExpired { .. }
+        | Record::Decided(_)
         | Record::Delivered { .. }
         | Record::Diverged(_)
         | Record::InDoubt { .. }
+        | Record::Minted { .. }
         | Record::Listed(_)
         | Record::RefusalDelivered { .. }
         | Record::Refused { .. }

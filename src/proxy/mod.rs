@@ -5,6 +5,7 @@ mod body;
 mod call;
 mod connection;
 mod dialogue;
+mod facts;
 mod feed;
 pub mod fork;
 mod handed;

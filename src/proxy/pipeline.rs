@@ -16,10 +16,10 @@ use super::headers;
 use super::refusal::{self, Asker};
 use super::sidecar::{JournalUnavailable, Sidecar};
 use super::stage::enroll::Standing;
-use super::stage::open::OpenStep;
+use super::stage::open::{OpenStep, Opened};
 use super::stage::recall::{Asked, Recall, Served};
 use super::stage::respond::Departure;
-use super::stage::{enroll, list, pass, recall, record, respond, resume, route, strict};
+use super::stage::{authorize, enroll, list, pass, recall, record, respond, resume, route, strict};
 use crate::wire::refusal::Refusal;
 
 /// Answers one request. A refusal is rendered in the dialect the caller speaks, as far as it is known.
@@ -79,6 +79,7 @@ async fn pass_through(
     if sidecar.is_draining() {
         return Err(refusal::shutting_down());
     }
+    authorize::unread(sidecar, target, parts.method.as_str())?;
     let bytes_max = sidecar.snapshot().limits.body_bytes_max;
     if headers::content_length(&parts.headers).is_some_and(|len| len > bytes_max) {
         return Err(refusal::body_too_large(bytes_max));
@@ -101,6 +102,7 @@ async fn anonymous(sidecar: &Arc<Sidecar>, call: &Call) -> Result<Departure, Ref
     if sidecar.is_draining() {
         return Err(refusal::shutting_down());
     }
+    authorize::unrecorded(sidecar, call)?;
     pass::metered(sidecar, call).await
 }
 
@@ -153,8 +155,17 @@ async fn durable(sidecar: &Arc<Sidecar>, call: Call, workflow: &WorkflowId) -> R
                 }
                 // From here on the outcome is owed: nothing the client does ends the work.
                 match slot.open(sidecar, &call, &asked) {
-                    Ok(Some(begun)) => break begun,
-                    Ok(None) => {}
+                    Ok(Opened::Begun(open, served)) => break (*open, served),
+                    Ok(Opened::AskAgain) => {}
+                    Ok(Opened::Denied { refusal, step }) => {
+                        return Ok(respond::refused(
+                            sidecar,
+                            &enrolled,
+                            &call,
+                            (&refusal, step),
+                            asked.exact,
+                        ));
+                    }
                     Err(refusal) if may_pass_unrecorded(sidecar, &refusal, asked.class) => {
                         return anonymous(sidecar, &call).await;
                     }
@@ -200,6 +211,7 @@ async fn live(sidecar: &Arc<Sidecar>, call: &Call, workflow: &WorkflowId) -> Res
     if enrolled.standing != Standing::Open {
         return pass::closed(&enrolled.run, call);
     }
+    authorize::unrecorded(sidecar, call)?;
     if let Some(departure) = resume::rest(sidecar, &enrolled, call).await? {
         return Ok(departure);
     }

@@ -101,6 +101,11 @@ fn refuse(status: u16, code: Code, again: Again, message: impl Into<String>) -> 
     }
 }
 
+/// `words`: what the policies say.
+pub(crate) fn denied(words: &str) -> Refusal {
+    refuse(403, Code::PolicyDenied, Again::Pointless, format!("not allowed: {words}"))
+}
+
 pub(crate) fn bad_workflow(why: BadId) -> Refusal {
     refuse(400, Code::BadWorkflowId, Again::Pointless, format!("the workflow id is not valid: {why}"))
 }

@@ -60,6 +60,8 @@ impl Sidecar {
             if let Some(live) = &mut state.attempt {
                 live.exchanges.remove(&step);
             }
+            // What has become of it counts for policies: read anew.
+            state.facts = None;
             ticket
         };
         ticket.await?;

@@ -18,6 +18,7 @@ use crate::replay::divergence::{Ahead, Tool};
 
 use super::connection::Connection;
 use super::dialogue::Dialogues;
+use super::facts::Facts;
 use super::feed::Feed;
 use super::setbacks::Left;
 
@@ -267,6 +268,8 @@ pub(crate) struct RunState {
     pub(crate) notes: Vec<Record>,
     /// Recorded model calls by what they are normalised to under this process's config.
     pub(crate) renewed: Renewed,
+    /// What provably happened; read when a policy first asks.
+    pub(crate) facts: Option<Facts>,
     /// Sessions the upstreams gave, by upstream and by the session id the agent was shown.
     pub(crate) sessions: HashMap<(UpstreamName, String), UpstreamSession>,
 }
@@ -289,6 +292,13 @@ pub(crate) struct Run {
 impl RunState {
     /// Most processes of earlier attempts that are remembered; the oldest are forgotten.
     const SUPERSEDED_MAX: usize = 64;
+
+    /// What is about to be recorded, for whoever asks what has happened.
+    pub(crate) fn take_note(&mut self, records: &[Record]) {
+        if let Some(facts) = &mut self.facts {
+            records.iter().for_each(|record| facts.apply(record));
+        }
+    }
 
     /// Goes on with a newer attempt. `before`: what the journal says of the one before.
     pub(crate) fn begin(&mut self, attempt: AttemptId, before: Option<&AttemptHead>, now: Duration) {

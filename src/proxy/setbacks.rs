@@ -56,7 +56,9 @@ fn event(record: &Record) -> Option<Event<Setback>> {
         Record::Accepted { .. }
         | Record::AttemptOpened { .. }
         | Record::BodiesExpired { .. }
+        | Record::Decided(_)
         | Record::Diverged(_)
+        | Record::Minted { .. }
         | Record::InDoubt { .. }
         | Record::Listed(_)
         | Record::Removed { .. }

@@ -17,6 +17,7 @@ use crate::journal::memory::Memory;
 use crate::model::{Clock, Dialect, RunNonce, StepIndex, UpstreamName, WorkflowId, WorkflowKey};
 #[cfg(test)]
 use crate::model::{TestClock, Timestamp};
+use crate::policy::Engine;
 use crate::replay::normalise::Matching;
 use crate::route::Tools;
 use crate::telemetry::metrics::Metrics;
@@ -148,6 +149,8 @@ pub struct Sidecar {
     pub(crate) notes: Notes,
     pub(crate) sweeper: Sweeper,
     pub(crate) peers: Arc<Finder>,
+    /// `None`: everything is allowed.
+    pub(crate) policies: Option<Arc<Engine>>,
     pub(crate) metrics: Arc<Metrics>,
     draining: watch::Sender<bool>,
     random: fn(&mut [u8]),
@@ -157,6 +160,7 @@ impl Sidecar {
     /// `random` fills a buffer with bytes fit for keys.
     pub fn new(
         snapshot: Snapshot,
+        policies: Option<Arc<Engine>>,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
@@ -171,6 +175,7 @@ impl Sidecar {
             notes: Notes::default(),
             sweeper: Sweeper::default(),
             peers: Arc::default(),
+            policies,
             metrics,
             draining: watch::channel(false).0,
             random,
@@ -181,7 +186,7 @@ impl Sidecar {
     #[cfg(test)]
     pub(crate) fn bare(snapshot: Snapshot, journal: Memory, at: Timestamp) -> Arc<Self> {
         let metrics = Arc::new(Metrics::new("0", "none").unwrap());
-        Self::new(snapshot, Arc::new(journal), Arc::new(TestClock(at)), metrics, |bytes| bytes.fill(7))
+        Self::new(snapshot, None, Arc::new(journal), Arc::new(TestClock(at)), metrics, |bytes| bytes.fill(7))
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

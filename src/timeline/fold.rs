@@ -114,6 +114,8 @@ fn named(record: &Record) -> Option<StepIndex> {
         Record::Accepted { .. }
         | Record::AttemptOpened { .. }
         | Record::BodiesExpired { .. }
+        | Record::Decided(_)
+        | Record::Minted { .. }
         | Record::Diverged(_)
         | Record::Delivered { .. }
         | Record::Intent(_)

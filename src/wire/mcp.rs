@@ -5,6 +5,8 @@ mod served;
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use crate::json::canonical::{self, Exclude};
 use crate::json::{Kind, Tape, Value};
 use crate::model::{CallKind, Channel, EffectClass, Operation, Surface};
@@ -87,6 +89,20 @@ fn place(method: &str) -> Option<(Channel, EffectClass)> {
         list if list.ends_with("/list") => (Channel::List, EffectClass::Read),
         _ => return None,
     })
+}
+
+/// The typed content of a tool's result, as JSON, in a JSON-RPC response.
+pub fn structured(response: &Bytes) -> Option<Bytes> {
+    let tape = Tape::parse(response).ok()?;
+    let span = tape.root(response).pointer("/result/structuredContent")?.span();
+    Some(response.slice(span))
+}
+
+/// What keeps a session and its lists going, and does nothing by itself.
+pub fn is_housekeeping(method: &str) -> bool {
+    matches!(method, "initialize" | "ping" | "server/discover")
+        || method.starts_with("notifications/")
+        || method.ends_with("/list")
 }
 
 pub(super) fn inspect(request: &RequestView<'_>) -> Result<Inspected, BadRequest> {

@@ -1,5 +1,6 @@
 //! `outrigger policy`: the set that this project ships, and what people who write policies are told.
 
+mod enforced;
 mod pin;
 
 use std::fs;
@@ -63,7 +64,7 @@ fn the_shipped_set_is_right_laid_out_and_tested() {
     folder
         .policy(&["check", "--teams", TEAMS, "--deny-warnings"])
         .expect_code(0)
-        .prints(&["is right: 18 guards, 5 evidence policies"]);
+        .prints(&["is right: 19 guards, 5 evidence policies"]);
     folder.policy(&["fmt", "--check"]).expect_code(0).prints(&["0 files changed"]);
     folder
         .policy(&["test", "--deny-uncovered"])
@@ -212,6 +213,12 @@ fn the_policies_and_tests_of_the_page_are_right() {
     folder.write("evidence/page.cedar", &evidence.concat());
     folder.policy(&["check", "--teams", TEAMS, "--deny-warnings"]).expect_code(0);
     let folder = Folder::new();
-    folder.write("tests/page.yaml", &blocks("yaml").concat());
+    let (configs, tests): (Vec<_>, Vec<_>) =
+        blocks("yaml").into_iter().partition(|block| block.starts_with("policies:"));
+    assert_eq!((configs.len(), tests.len()), (1, 1));
+    folder.write("outrigger.yaml", &configs.concat());
+    let config = folder.path("outrigger.yaml");
+    cli::run(&["check", "--config", config.to_str().unwrap()]).expect_code(0);
+    folder.write("tests/page.yaml", &tests.concat());
     folder.policy(&["test"]).expect_code(0).prints(&["0 failed"]);
 }

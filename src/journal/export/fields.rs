@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use crate::model::{StepIndex, Usage};
 
-use super::super::record::{Completed, Diverged, Intent, Listed, Record, Words};
+use super::super::record::{
+    BoundValue, Completed, Decided, Diverged, Intent, Listed, MintedFact, Record, Words,
+};
+use crate::policy::Decimal;
 use crate::wire::refusal::Again;
 
 /// The record's members under the names the documentation has.
@@ -68,13 +71,16 @@ pub(super) fn of(record: &Record) -> Value {
             "at": at.to_string(),
         }),
         Record::Accepted { steps, by, at } => json!({ "steps": steps, "by": by, "at": at.to_string() }),
+        Record::Decided(it) => decided(it),
+        Record::Minted { step, facts, at } => {
+            let facts: Vec<_> = facts.iter().map(fact).collect();
+            json!({ "step": step.number(), "facts": facts, "at": at.to_string() })
+        }
         Record::Diverged(it) => diverged(it),
-        Record::Resolved { step, resolution, by, at } => json!({
-            "step": step.number(),
-            "resolution": resolution.as_str(),
-            "by": by,
-            "at": at.to_string(),
-        }),
+        Record::Resolved { step, resolution, by, at } => {
+            let (step, resolution) = (step.number(), resolution.as_str());
+            json!({ "step": step, "resolution": resolution, "by": by, "at": at.to_string() })
+        }
     }
 }
 
@@ -194,5 +200,43 @@ fn told(words: &Words) -> Value {
         "message": words.message,
         "is_safe_to_retry": words.again != Again::Harmful,
         "retry_after_s": words.retry_after_s,
+    })
+}
+
+fn decided(it: &Decided) -> Value {
+    let reserved: Vec<_> =
+        it.reserved.iter().map(|fact| json!({ "step": fact.step.number(), "nth": fact.nth })).collect();
+    json!({
+        "step": it.step.map(StepIndex::number),
+        "attempt": it.attempt.number(),
+        "action": it.action,
+        "exact": it.exact.to_string(),
+        "principal": it.principal,
+        "verdict": it.verdict.as_str(),
+        "by": it.by,
+        "policies": it.policies,
+        "reserved": reserved,
+        "teams": it.teams,
+        "replayed": it.replayed,
+        "at": it.at.to_string(),
+    })
+}
+
+fn fact(it: &MintedFact) -> Value {
+    let value = |value: &BoundValue| match value {
+        BoundValue::Bool(value) => json!(value),
+        BoundValue::Long(value) => json!(value),
+        BoundValue::Decimal(units) => json!(Decimal { units: *units }.to_string()),
+        BoundValue::Text(value) => json!(value),
+    };
+    let bound: serde_json::Map<_, _> = it.bound.iter().map(|(name, of)| (name.clone(), value(of))).collect();
+    json!({
+        "name": it.name,
+        "bound": bound,
+        "valid_until": it.valid_until.map(|at| at.to_string()),
+        "single_use": it.single_use,
+        "is_taint": it.is_taint,
+        "policy": it.policy,
+        "policy_hash": it.policy_hash,
     })
 }

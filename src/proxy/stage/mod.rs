@@ -1,8 +1,10 @@
 //! The stages of a call, one file each. `pipeline` knows their order; they do not know each other's.
 
 pub(crate) mod announced;
+pub(crate) mod authorize;
 pub(crate) mod divergence;
 pub(crate) mod doubt;
+mod dress;
 pub(crate) mod enroll;
 pub(crate) mod fetch;
 pub(crate) mod idempotency;

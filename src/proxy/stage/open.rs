@@ -11,14 +11,15 @@ use crate::model::{BodyHash, CallKind, EffectClass, Resolution, StepIndex, StepS
 use crate::proxy::call::Call;
 use crate::proxy::feed::Feed;
 use crate::proxy::refusal;
-use crate::proxy::run::Run;
+use crate::proxy::run::{Run, RunState};
 use crate::proxy::sidecar::Sidecar;
 use crate::replay::cursor::Decision;
 use crate::wire::refusal::Refusal;
 
+use super::authorize::{self, Grant, Judged};
 use super::enroll::Enrolled;
 use super::recall::{self, Asked, Found, Question, Served};
-use super::{idempotency, repetition};
+use super::{idempotency, repetition, setback};
 
 /// The right to begin a step, or its next try. Nothing is recorded yet.
 #[derive(Debug)]
@@ -47,6 +48,21 @@ pub(crate) struct OpenStep {
     pub(crate) is_keyed: bool,
     /// What sending it again would do: the stricter of what was recorded and what the config says now.
     pub(crate) class: EffectClass,
+    /// What the policies have let through, if there are any.
+    pub(crate) grant: Option<Grant>,
+}
+
+/// What came of opening a step.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Begun(Box<OpenStep>, Served),
+    /// Another call was faster, and the question must be asked again.
+    AskAgain,
+    /// The policies do not allow it, and that is recorded.
+    Denied {
+        refusal: Refusal,
+        step: Option<StepIndex>,
+    },
 }
 
 /// The body of a try.
@@ -79,13 +95,7 @@ impl Slot {
     }
 
     /// Begins the step: its intent and its request enter the journal, and the exchange is registered.
-    /// `Ok(None)`: another call was faster and the question must be asked again.
-    pub(crate) fn open(
-        self,
-        sidecar: &Arc<Sidecar>,
-        call: &Call,
-        asked: &Asked,
-    ) -> Result<Option<(OpenStep, Served)>, Refusal> {
+    pub(crate) fn open(self, sidecar: &Arc<Sidecar>, call: &Call, asked: &Asked) -> Result<Opened, Refusal> {
         let run = Arc::clone(&self.enrolled.run);
         if self.again.is_none() {
             sidecar.check_space()?;
@@ -106,39 +116,89 @@ impl Slot {
             _ => false,
         };
         if !unchanged {
-            return Ok(None);
+            return Ok(Opened::AskAgain);
         }
         let class = self.class(asked);
         let Try { step, tried, mut batch, request, key, is_keyed } = match &self.again {
             None => self.first_try(sidecar, call, asked, &found, request)?,
             Some(again) => self.next_try(&question, &found, again)?,
         };
+        let grant = match authorize::judge(&question, &mut state, (step, self.is_new()))? {
+            Judged::Granted(granted) => granted.map(|(grant, record)| {
+                batch.records.push(record);
+                grant
+            }),
+            Judged::Denied { refusal, record } => {
+                return Ok(self.deny(&question, &mut state, (refusal, record)));
+            }
+        };
+        state.take_note(&batch.records);
         batch.records = state.with_notes(batch.records);
         let rides = class == EffectClass::Read || is_broken(Defect::IntentAfterDispatch);
         let urgency = if rides { Urgency::Ride } else { Urgency::Now };
         reach(Point::IntentComing);
-        let intent = sidecar
-            .journal
-            .commit(&run.key, sidecar.journal.epoch(), batch, urgency)
-            .map_err(|error| refusal::journal(&error))?;
+        let intent =
+            sidecar.journal.commit(&run.key, sidecar.journal.epoch(), batch, urgency).map_err(|error| {
+                // What was taken note of is not there.
+                state.facts = None;
+                refusal::journal(&error)
+            })?;
         reach(Point::IntentQueued);
-        let feed = Arc::new(Feed::default());
-        state.running.insert(step, Arc::clone(&feed));
-        if let Some(live) = &mut state.attempt {
-            live.failed.remove(&step);
-            if let Some(ahead) = live.ahead.as_mut().filter(|_| self.is_new()) {
-                ahead.begun(asked.kind);
-            }
-        }
-        state.dialogues.begin(step, call, class);
+        let feed = self.registered(&mut state, (step, class), call, asked.kind);
         let served = recall::serve(&mut state, &self.enrolled, step);
         repetition::note(&mut state, call, class);
         let possibly_billed =
             self.again.as_ref().is_some_and(|again| again.kind == CallKind::Llm && !again.cleared);
         let run = Arc::clone(&run);
-        let open =
-            OpenStep { run, step, tried, possibly_billed, feed, intent, request, key, is_keyed, class };
-        Ok(Some((open, served)))
+        let of = OpenStep {
+            run,
+            step,
+            tried,
+            possibly_billed,
+            feed,
+            intent,
+            request,
+            key,
+            is_keyed,
+            class,
+            grant,
+        };
+        Ok(Opened::Begun(Box::new(of), served))
+    }
+
+    /// What this process knows of the step from now on; where its answer will come.
+    fn registered(
+        &self,
+        state: &mut RunState,
+        (step, class): (StepIndex, EffectClass),
+        call: &Call,
+        kind: CallKind,
+    ) -> Arc<Feed> {
+        let feed = Arc::new(Feed::default());
+        state.running.insert(step, Arc::clone(&feed));
+        if let Some(live) = &mut state.attempt {
+            live.failed.remove(&step);
+            if let Some(ahead) = live.ahead.as_mut().filter(|_| self.is_new()) {
+                ahead.begun(kind);
+            }
+        }
+        state.dialogues.begin(step, call, class);
+        feed
+    }
+
+    /// Records that the policies do not allow the call. The refusal stands whether or not it can be recorded.
+    fn deny(
+        &self,
+        question: &Question<'_>,
+        state: &mut RunState,
+        (refusal, decided): (Refusal, Record),
+    ) -> Opened {
+        let step = self.again.as_ref().map(|again| again.step);
+        let records = [decided, setback::refused(question, step, &refusal)];
+        let batch = Batch { records: state.with_notes(records), bodies: Vec::new() };
+        let (journal, key) = (&question.sidecar.journal, &self.enrolled.run.key);
+        _ = journal.commit(key, journal.epoch(), batch, Urgency::Ride);
+        Opened::Denied { refusal, step }
     }
 
     fn class(&self, asked: &Asked) -> EffectClass {

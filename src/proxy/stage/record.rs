@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Response;
 use http::header::CONTENT_ENCODING;
-use http::{HeaderName, HeaderValue, Response};
 
 use crate::failpoint::{Defect, Point, is_broken, reach};
 use crate::journal::{self, Batch, Body, Completed, FailedAnswer, Record, Ticket, Urgency, Words};
-use crate::model::{
-    CallKind, EffectClass, FailureClass, InDoubt, KeyPlace, Source, StepIndex, StepState, Usage,
-};
+use crate::model::{CallKind, EffectClass, FailureClass, InDoubt, Source, StepIndex, StepState, Usage};
 use crate::proxy::answer_body::AnswerBody;
 use crate::proxy::call::Call;
 use crate::proxy::feed::Feed;
@@ -22,24 +21,38 @@ use crate::proxy::sidecar::{JournalUnavailable, Sidecar};
 use crate::telemetry::event::StepEvent;
 use crate::upstream;
 use crate::wire::refusal::Refusal;
-use crate::wire::{status, tool_key};
+use crate::wire::{mcp, status};
 
+use super::authorize::Grant;
+use super::dress;
 use super::fetch::{self, Broken, Fetched, Outbound};
-use super::open::{OpenStep, Sent};
+use super::open::OpenStep;
 use super::recall::Asked;
 use super::session;
 
 /// Runs in a task of the sidecar, from the intent to the outcome.
 pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, mut call: Call, asked: Asked) {
-    let OpenStep { run, step, tried, possibly_billed, feed, intent, request, key, is_keyed, class } = open;
+    let OpenStep { run, step, tried, possibly_billed, feed, intent, request, key, is_keyed, class, grant } =
+        open;
+    let grant = grant.as_ref();
     let asked = Asked { class, ..asked };
     let begun = sidecar.clock.now();
     let ends = Ends { run: &run, feed: &feed, step };
-    let told = match dress(&sidecar, &mut call, request, key).await {
+    let told = match dress::call(&sidecar, &mut call, request, key).await {
         Ok(()) => {
             let (run, feed, call) = (&run, &feed, &call);
-            let work =
-                Work { sidecar: &sidecar, run, feed, call, asked, step, tried, possibly_billed, is_keyed };
+            let work = Work {
+                sidecar: &sidecar,
+                run,
+                feed,
+                call,
+                asked,
+                step,
+                tried,
+                possibly_billed,
+                is_keyed,
+                grant,
+            };
             work.run(intent).await
         }
         Err(refusal) => {
@@ -57,36 +70,6 @@ pub(crate) async fn carry(sidecar: Arc<Sidecar>, open: OpenStep, mut call: Call,
         usage_missing: told.usage_missing,
         duration_ms: sidecar.clock.now().since_ms(begun),
     });
-}
-
-/// Makes the call what this try sends: its bytes, and the key as a header where the tool takes it there.
-async fn dress(
-    sidecar: &Arc<Sidecar>,
-    call: &mut Call,
-    request: Sent,
-    key: Option<String>,
-) -> Result<(), Refusal> {
-    call.body = match request {
-        Sent::Live(body) => body,
-        Sent::Recorded(hash) => {
-            let journal = Arc::clone(&sidecar.journal);
-            let read = tokio::task::spawn_blocking(move || journal.body(&hash)).await;
-            let recorded =
-                read.map_err(|_| refusal::internal())?.map_err(|error| refusal::journal(&error))?;
-            // The answer will be to the one who asks now.
-            match call.rpc_id().and_then(|id| tool_key::readdress(&recorded, id)) {
-                Some(edit) => edit.apply(&recorded).into(),
-                None => recorded,
-            }
-        }
-    };
-    let place = call.rule.as_ref().and_then(|rule| rule.key.as_ref());
-    if let (Some(KeyPlace::Header(name)), Some(key)) = (place, key)
-        && let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(key))
-    {
-        call.headers.insert(name, value);
-    }
-    Ok(())
 }
 
 /// What a step came to, for telemetry.
@@ -114,6 +97,7 @@ struct Work<'a> {
     possibly_billed: bool,
     /// Sent under a key that the tool honours: sending it again is safe.
     is_keyed: bool,
+    grant: Option<&'a Grant>,
 }
 
 /// A call that was not sent, for a reason of ours.
@@ -295,6 +279,11 @@ impl Work<'_> {
         let asks = Record::InputRequired { step: self.step, tried: self.tried, at };
         match self.commit(Batch::one(asks), Urgency::Now).await {
             Ok(()) => {
+                self.run.state.lock().take_note(&[Record::InputRequired {
+                    step: self.step,
+                    tried: self.tried,
+                    at,
+                }]);
                 self.release(fetched);
                 Told::only(StepState::Open)
             }
@@ -314,9 +303,12 @@ impl Work<'_> {
             self.feed.release(fetched.start.clone(), fetched.held.clone());
         }
         reach(Point::OutcomeComing);
-        match self.commit(self.completed(&fetched), Urgency::Now).await {
+        let batch = self.completed(&fetched);
+        let told = batch.records.clone();
+        match self.commit(batch, Urgency::Now).await {
             Ok(()) => {
                 reach(Point::OutcomeDurable);
+                self.run.state.lock().take_note(&told);
                 self.release(fetched);
                 reach(Point::EndReleased);
                 Told { state: StepState::Completed, usage, usage_missing }
@@ -369,7 +361,23 @@ impl Work<'_> {
             tried: self.tried,
             at: self.sidecar.clock.now(),
         };
-        Batch { records: vec![Record::Completed(completed)], bodies: vec![body] }
+        let proved = self.grant.and_then(|grant| {
+            let structured = self.structured(fetched);
+            grant.prove(structured.as_deref(), (self.step, completed.at))
+        });
+        let records = [Record::Completed(completed)].into_iter().chain(proved).collect();
+        Batch { records, bodies: vec![body] }
+    }
+
+    /// The tool's result as JSON, where it is one and no error: what facts can come from.
+    fn structured(&self, fetched: &Fetched) -> Option<Bytes> {
+        if fetched.outcome.is_error || !fetched.start.status.is_success() {
+            return None;
+        }
+        match &fetched.outcome.mcp_response {
+            Some(response) => mcp::structured(response),
+            None => fetched.recorded.clone().filter(|_| self.asked.kind == CallKind::Http),
+        }
     }
 
     /// Hands the end of the answer to the agent.
@@ -451,7 +459,8 @@ impl Work<'_> {
             words,
         };
         let in_doubt = doubt.then_some(Record::InDoubt { step: self.step, cause, at });
-        let records = [failed].into_iter().chain(in_doubt).collect();
+        let records: Vec<_> = [failed].into_iter().chain(in_doubt).collect();
+        let told = records.clone();
         let batch = Batch { records, bodies: body.into_iter().collect() };
         let urgency = if self.asked.class == EffectClass::Effect { Urgency::Now } else { Urgency::Ride };
         reach(Point::FailureComing);
@@ -460,6 +469,7 @@ impl Work<'_> {
             tracing::error!(workflow = %self.run.key, step = %self.step, %error, "a failure cannot be recorded");
         }
         reach(Point::FailureRecorded);
+        self.run.state.lock().take_note(&told);
         if doubt { StepState::InDoubt } else { StepState::Failed }
     }
 
