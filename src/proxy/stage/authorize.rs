@@ -78,7 +78,7 @@ pub(super) fn judge(
         Some(subject) if verdict == Verdict::Allowed => {
             Ok(Judged::Granted(Some((Grant { engine, subject }, record))))
         }
-        Some(_) | None => Ok(Judged::Denied { refusal: denied(&engine, call, &decision), record }),
+        Some(_) | None => Ok(Judged::Denied { refusal: denied(&engine, &decision), record }),
     }
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn unrecorded(sidecar: &Sidecar, call: &Call) -> Result<(), Refusal> 
     let (principal, run) = (Principal::anonymous(), Run::default());
     let moment = Moment { principal: &principal, run: &run, now: sidecar.clock.now(), own: None };
     let (_, decision) = decide(engine, call, &moment, &Ledger::default());
-    if decision.is_allowed() { Ok(()) } else { Err(denied(engine, call, &decision)) }
+    if decision.is_allowed() { Ok(()) } else { Err(denied(engine, &decision)) }
 }
 
 /// Judges a request that is not looked into.
@@ -212,19 +212,14 @@ fn named(call: &Call) -> String {
 }
 
 /// The refusal of a call, with the words of the policies that refuse it, and what to do first where a fact is missing.
-fn denied(engine: &Engine, call: &Call, decision: &Decision) -> Refusal {
+fn denied(engine: &Engine, decision: &Decision) -> Refusal {
     let mut words = said(decision);
     if let Outcome::Pending(teams) = &decision.outcome {
         let teams: Vec<_> = teams.iter().map(String::as_str).collect();
         words = format!("{words} It needs the approval of {}.", teams.join(" and "));
     }
     words.extend(engine.missing(decision).map(|missing| format!(" {missing}")));
-    let mut refusal = refusal::denied(&words);
-    if call.rpc_method() == Some("tools/call") {
-        // The model reads it, and can correct itself.
-        refusal.status = 403;
-    }
-    refusal
+    refusal::denied(&words)
 }
 
 fn said(decision: &Decision) -> String {
