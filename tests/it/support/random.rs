@@ -37,11 +37,14 @@ impl Random {
 
 /// The seed of this run: from the environment, else from the clock.
 pub(crate) fn seed(variable: &str) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    seed_or(variable, u64::from(now.subsec_nanos()) ^ (now.as_secs() << 20))
+}
+
+/// As [`seed`], with one that is always the same where none is given.
+pub(crate) fn seed_or(variable: &str, otherwise: u64) -> u64 {
     let given = std::env::var(variable).ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        u64::from(now.subsec_nanos()) ^ (now.as_secs() << 20)
-    });
+    let seed = given.unwrap_or(otherwise);
     eprintln!("seed: {variable}={seed}");
     seed
 }
