@@ -26,6 +26,8 @@ const MODEL_DEPTH: usize = 5;
 pub(crate) struct Grant {
     engine: Arc<Engine>,
     subject: Subject,
+    /// The workflow when it was let through.
+    run: Run,
 }
 
 /// What the policies say of a call that would be sent.
@@ -76,7 +78,8 @@ pub(super) fn judge(
     });
     match subject {
         Some(subject) if verdict == Verdict::Allowed => {
-            Ok(Judged::Granted(Some((Grant { engine, subject }, record))))
+            let run = facts.run.clone();
+            Ok(Judged::Granted(Some((Grant { engine, subject, run }, record))))
         }
         Some(_) | None => Ok(Judged::Denied { refusal: denied(&engine, &decision), record }),
     }
@@ -237,8 +240,8 @@ impl Grant {
         structured: Option<&[u8]>,
         (step, now): (StepIndex, Timestamp),
     ) -> Option<Record> {
-        let (principal, run) = (Principal::anonymous(), Run::default());
-        let moment = Moment { principal: &principal, run: &run, now, own: None };
+        let principal = Principal::anonymous();
+        let moment = Moment { principal: &principal, run: &self.run, now, own: None };
         let minted = self.engine.mint(&self.subject, &moment, structured, step);
         for error in &minted.errors {
             tracing::warn!(%step, error, "an evidence policy cannot be evaluated, and has minted nothing");

@@ -152,6 +152,23 @@ fn a_check_that_failed_or_said_nothing_typed_lets_no_charge_through() {
 }
 
 #[test]
+fn an_evidence_policy_sees_the_workflow_whose_step_it_looks_at() {
+    let world = World::new();
+    world.folder.change(
+        "evidence/fraud.cedar",
+        "context.output.passed &&",
+        "context.output.passed && context.run.id == \"w\" &&",
+    );
+    let sidecar = world.start();
+    for (workflow, charges) in [("other", 0), ("w", 1)] {
+        let mut agent = Agent::new(workflow, 1);
+        agent.check(&sidecar, "INV-7", 120.5).expect(200, "live");
+        agent.charge(&sidecar, "INV-7", 120.5);
+        assert_eq!(world.payments.charges(), charges, "{workflow}");
+    }
+}
+
+#[test]
 fn numbers_that_could_be_read_in_two_ways_charge_nothing() {
     let world = World::new();
     let sidecar = world.start();
