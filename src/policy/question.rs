@@ -154,10 +154,9 @@ impl<'a> Question<'a> {
             self.ask(&slice.enforced, facts, approvals).allowed
         };
         if answer.allowed {
-            let (reserve, _) =
+            let reserve =
                 needed(facts.clone(), |id| self.is_single_use(*id), |facts| is_allowed(facts, approvals));
-            let (approved_by, _) =
-                needed(approvals.clone(), |_| true, |approvals| is_allowed(&facts, approvals));
+            let approved_by = needed(approvals.clone(), |_| true, |approvals| is_allowed(&facts, approvals));
             let (reserve, by) = (reserve.into_iter().collect(), self.engine.reasons(answer.by));
             let looked = self.looked;
             return Decision {
@@ -172,8 +171,7 @@ impl<'a> Question<'a> {
         let every: BTreeSet<String> = slice.teams.union(approvals).cloned().collect();
         let mut outcome = Outcome::Deny;
         if answer.errors.is_empty() && every.len() > approvals.len() && is_allowed(&facts, &every) {
-            let (teams, _) =
-                needed(every, |team| !approvals.contains(team), |teams| is_allowed(&facts, teams));
+            let teams = needed(every, |team| !approvals.contains(team), |teams| is_allowed(&facts, teams));
             outcome = Outcome::Pending(teams);
         }
         let mut by = self.engine.reasons(answer.by);
@@ -192,13 +190,12 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Leaves out one after the other what is not needed for `holds`; of those that `counts` says: what is needed, and
-/// everything that is left.
+/// Leaves out one after the other what is not needed for `holds`: of those that `counts` says, what is needed.
 fn needed<T: Clone + Ord>(
     all: BTreeSet<T>,
     counts: impl Fn(&T) -> bool,
     holds: impl Fn(&BTreeSet<T>) -> bool,
-) -> (BTreeSet<T>, BTreeSet<T>) {
+) -> BTreeSet<T> {
     let mut left = all.clone();
     let mut needed = BTreeSet::new();
     for one in all.into_iter().filter(|one| counts(one)) {
@@ -208,7 +205,7 @@ fn needed<T: Clone + Ord>(
             needed.insert(one);
         }
     }
-    (needed, left)
+    needed
 }
 
 /// Cedar names no policy when none permits.

@@ -55,8 +55,6 @@ pub(super) struct Reading {
     pub(super) needs_call: bool,
     /// Forms that facts must not be asked for in, as sentences.
     pub(super) bad_forms: Vec<String>,
-    /// The first names below `context.input` that it looks at.
-    pub(super) inputs: BTreeSet<String>,
 }
 
 impl Reading {
@@ -162,10 +160,6 @@ impl Reading {
         match path {
             ["tool", "extra_args", ..] => self.needs_call = true,
             ["tool" | "clock", ..] => {}
-            ["input", name, ..] => {
-                self.needs_call = true;
-                self.inputs.insert((*name).to_owned());
-            }
             _ => self.needs_call = true,
         }
     }
@@ -303,7 +297,6 @@ mod tests {
              c: \"t\", d: decimal(\"1.5\")}) } unless { context.approvals.contains(Team::\"ops\") };",
         );
         assert_eq!(reading.teams, BTreeSet::from(["ops".to_owned()]));
-        assert_eq!(reading.inputs, BTreeSet::from(["x".to_owned()]));
         let path = ["input", "x", "y"].map(str::to_owned).to_vec();
         assert_eq!(
             reading.asks[0].of,
